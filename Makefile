@@ -1,0 +1,80 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV ?= .venv
+# cpu: a torch that brings CUDA libraries along is refused. cuda: it is taken.
+TORCH_BUILD ?= cpu
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+BUF := node_modules/.bin/buf
+TORCH_CONSTRAINT := $(if $(filter cpu,$(TORCH_BUILD)),--constraint constraints-cpu.txt)
+
+# OpenMP threads that spin while they wait steal the cores of the other processes (design, section 10).
+export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 0
+
+.PHONY: help demo test check bench soak protos venv clean
+.DELETE_ON_ERROR:
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/up.stamp ## Speech and a portrait in, out/demo.mp4 out, through the four services (ARGS=--fast: not paced)
+	$(BIN)/visavis demo $(ARGS)
+
+test: $(VENV)/dev.stamp ## Run the whole suite (ARGS="tests/gateway -k interrupt": a part)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp $(BUF) ## Format, lint, types, import rules, proto lint and stub drift; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BUF) lint
+	$(BUF) format --diff --exit-code
+	$(BIN)/python -m tools.generate_stubs --check
+
+bench: $(VENV)/up.stamp ## Measure the whole pipeline live at mini; writes a dated result (ARGS="--sessions 2")
+	$(BIN)/visavis bench pipeline --preset mini $(ARGS)
+
+soak: $(VENV)/dev.stamp ## Stream for 10 minutes and watch memory
+	$(BIN)/python -m pytest -m soak --soak-minutes 10 $(ARGS)
+
+protos: $(VENV)/dev.stamp $(BUF) ## Format the protos and generate visavis/v1 from them
+	$(BUF) format --write
+	$(BUF) lint
+	$(BIN)/python -m tools.generate_stubs
+
+venv: $(VENV)/dev.stamp ## Create .venv with everything (TORCH_BUILD=cuda: with CUDA; PYTHON=python3.12: another Python)
+
+clean: ## Remove everything that make has made
+	rm -rf $(VENV) node_modules build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# torch first and alone, so that the refusal of a CUDA build comes early and says what to do.
+$(VENV)/torch.stamp: constraints.txt constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "visavis needs Python 3.11 or newer; say which with PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) pip setuptools
+	@echo "installing torch ($(TORCH_BUILD))"
+	@$(PIP) $(TORCH_CONSTRAINT) torch || { printf '%s\n' \
+		"torch ($(TORCH_BUILD)) could not be installed; if pip names CUDA packages above, its index offers no CPU build:" \
+		"  point pip at PyTorch's CPU wheels with PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS (see pytorch.org, Get Started)," \
+		"  or take the CUDA build: make TORCH_BUILD=cuda $(MAKECMDGOALS)" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/up.stamp: $(VENV)/torch.stamp pyproject.toml setup.py
+	@echo "installing visavis and its services"
+	$(PIP) $(TORCH_CONSTRAINT) --no-build-isolation --editable '.[up]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/up.stamp
+	@echo "installing what tests and checks need"
+	$(PIP) $(TORCH_CONSTRAINT) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(BUF): package-lock.json
+	@command -v npm >/dev/null || { echo "the proto linter (buf) comes through npm: install node and npm" >&2; exit 1; }
+	npm ci --no-audit --no-fund --silent
+	@touch $@
