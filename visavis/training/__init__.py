@@ -1,0 +1,1 @@
+"""Training: data, and later the autoencoders and the motion models."""
