@@ -1,0 +1,76 @@
+"""What a stage must implement to be served: the engine, which lives alone in the worker process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from google.protobuf.message import Message
+
+from visavis.runtime.errors import VisavisError
+
+SessionOutput: TypeAlias = tuple[str, Message | VisavisError]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDescription:
+    """What a warm engine says about itself; it goes into heartbeats, so that the gateway can place sessions."""
+
+    model_name: str
+    model_fingerprint: str
+    random_weights: bool
+    # Sessions the engine can hold at the same time; 0 leaves the number to the settings.
+    slots: int
+    # Of the pictures, in pixels and frames a second; 0 where a stage does not know.
+    width: int
+    height: int
+    frame_rate: int
+    # Opaque; stages that serve one session must say the same, e.g. "latents:3x8x8x128:float32". Empty: fits all.
+    compatibility: str
+
+
+class Engine(Protocol):
+    """One stage's computation. Every method is called from one thread of the worker process, never concurrently.
+
+    Messages are the inner messages of the contract: `open` takes EncodeConfig and returns EncodeReady (not
+    EncodeRequest and EncodeResponse), `submit` takes SpeechChunk, SpeechLatents or VideoLatents, `step` returns
+    EncodedChunk, GeneratedChunk or DecodedPictures.
+
+    A `VisavisError` raised by `open`, `submit` or `call`, or returned by `step`, ends that session or call only. Any
+    other exception of `open`, `submit` and `call` does the same and reaches the client as an opaque INTERNAL. An
+    exception that escapes `step` or `close` ends the worker: its state can no longer be trusted.
+    """
+
+    def warm_up(self) -> None:
+        """Loads the model and runs once at real shapes. No other method is called before."""
+        ...
+
+    def describe(self) -> EngineDescription:
+        """Says which model runs and how many sessions fit. Called once, after `warm_up`."""
+        ...
+
+    def open(self, session_id: str, config: Message) -> Message:
+        """Makes room for a session and returns the `ready` message. Session ids are unique among open sessions."""
+        ...
+
+    def submit(self, session_id: str, item: Message) -> None:
+        """Takes one chunk of an open session; must not compute."""
+        ...
+
+    def close(self, session_id: str) -> None:
+        """Forgets a session and its unfinished chunks; unknown sessions are fine. Also called after a failed `open`."""
+        ...
+
+    def call(self, request: Message) -> Message:
+        """Answers a request that belongs to no session (EncodePortrait)."""
+        ...
+
+    def has_work(self) -> bool:
+        """Whether `step` would do something now. While False the worker sleeps until the next command."""
+        ...
+
+    def step(self) -> Sequence[SessionOutput]:
+        """Does one bounded piece of work (a denoising step, a chunk) and returns what became ready, in order.
+
+        A `VisavisError` as output ends its session. Nothing may be returned for a closed session.
+        """
+        ...
