@@ -1,0 +1,98 @@
+"""The speech of one utterance that no chunk has taken yet: the client's bytes beside what the model hears."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.audio_format import PcmFormat
+from gateway.resampling import SpeechResampler
+from visavis.contract import CHUNK_SAMPLES, LOOKAHEAD_SAMPLES
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSlice:
+    """What one chunk takes from an utterance."""
+
+    samples_S: NDArray[np.float32]
+    """[15360] at 16 kHz, silence at the end where speech ended."""
+    lookahead_S: NDArray[np.float32]
+    """[up to 1280] at 16 kHz; what is missing is silence."""
+    pcm: bytes
+    """The client's own bytes for the whole chunk, silence at the end where speech ended."""
+    ready_at: float
+    """When the last audio arrived that this slice needs."""
+
+
+class Utterance:
+    """Speech between two ends: grows by `feed`, closes once, is taken chunk by chunk from its front.
+
+    Invariant: while open, the 16 kHz samples lag the bytes by the resampler's delay; once closed, none is held back.
+    """
+
+    def __init__(self, utterance_id: int, audio_format: PcmFormat) -> None:
+        self.utterance_id = utterance_id
+        self.closed = False
+        self._format = audio_format
+        self._resampler = SpeechResampler(audio_format.sample_rate_hz)
+        self._pcm = bytearray()
+        self._samples = np.zeros(0, np.float32)
+        self._ready_times: deque[float] = deque()
+
+    @property
+    def pending_samples(self) -> int:
+        """Samples not taken yet, in the client's sample rate."""
+        return len(self._pcm) // self._format.bytes_per_sample
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next chunk has all it needs: its samples and its lookahead, or the utterance's end."""
+        return bool(self._ready_times)
+
+    def feed(self, pcm: bytes, now: float) -> None:
+        """Append a block. Errors: `InvalidInput` for bytes that are no such audio; nothing is kept then."""
+        assert not self.closed
+        mono = self._format.mono(pcm)
+        self._pcm += pcm
+        self._append(self._resampler.feed(mono))
+        self._mark_ready((len(self._samples) - LOOKAHEAD_SAMPLES) // CHUNK_SAMPLES, now)
+
+    def close(self, now: float) -> None:
+        """No more speech: everything pending becomes ready, the last chunk filled up with silence."""
+        assert not self.closed
+        self.closed = True
+        self._append(self._resampler.finish())
+        self._mark_ready(-(-self.pending_samples // self._format.samples_per_chunk), now)
+
+    def take(self) -> SpeechSlice:
+        """The next chunk, which must be `ready`."""
+        return self._slice(self._ready_times.popleft())
+
+    def take_unready(self, now: float) -> SpeechSlice:
+        """The next chunk with silence in place of what has not arrived; later speech starts at the chunk after it."""
+        assert self.pending_samples, "there is speech to take"
+        assert not self.ready, "a ready chunk is taken whole"
+        if len(self._samples) < CHUNK_SAMPLES:
+            # Speech breaks off here for the listener, so the filter may end here too.
+            self._append(self._resampler.finish())
+            self._resampler = SpeechResampler(self._format.sample_rate_hz)
+        return self._slice(now)
+
+    def _slice(self, ready_at: float) -> SpeechSlice:
+        byte_count = self._format.samples_per_chunk * self._format.bytes_per_sample
+        pcm = bytes(self._pcm[:byte_count]).ljust(byte_count, b"\0")
+        samples = self._samples[:CHUNK_SAMPLES]
+        lookahead = self._samples[CHUNK_SAMPLES : CHUNK_SAMPLES + LOOKAHEAD_SAMPLES]
+        del self._pcm[:byte_count]
+        # Rounding to 16 kHz may leave one sample that no client sample stands for.
+        self._samples = self._samples[CHUNK_SAMPLES:] if self._pcm else np.zeros(0, np.float32)
+        return SpeechSlice(np.pad(samples, (0, CHUNK_SAMPLES - len(samples))), lookahead, pcm, ready_at)
+
+    def _append(self, samples: NDArray[np.float32]) -> None:
+        self._samples = np.concatenate([self._samples, samples])
+
+    def _mark_ready(self, chunks: int, now: float) -> None:
+        self._ready_times.extend([now] * (chunks - len(self._ready_times)))
