@@ -1,0 +1,230 @@
+"""The front of the `visavis` command: reads arguments and hands over to one module per command.
+
+Starts fast: a command's module is imported only when it runs.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from visavis.cli.errors import CommandError
+
+_INTERRUPTED: Final = 130
+_WRITE_FAILED: Final = 1
+
+DESCRIPTION: Final = """\
+Streams a talking face: speech and a portrait in, a talking video out, while the speech is still arriving.
+Try `visavis demo` first."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
+    options = build_parser().parse_args(arguments)
+    # Whatever ends `visavis` politely ends it like Ctrl-C: everything that it started is stopped.
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGHUP, _as_interrupt)
+    try:
+        module = importlib.import_module(options.module)
+        code: int = module.run(options)
+    except KeyboardInterrupt:
+        print("visavis: stopped", file=sys.stderr)
+        return _INTERRUPTED
+    except CommandError as error:
+        print(f"visavis: error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _WRITE_FAILED
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog="visavis", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_talk(commands)
+    _add_up(commands)
+    _add_serve(commands)
+    _add_bench(commands)
+    _add_import_ltx(commands)
+    _add_data(commands)
+    _add_info(commands)
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, module: str, summary: str, details: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary}\n\n{details}" if details else summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(module=module)
+    return parser
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "demo",
+        "visavis.cli.demo",
+        "Let the bundled portrait speak the bundled sentence.",
+        "Starts Valkey and the four services, streams the sentence as a live text-to-speech engine would, writes an\n"
+        "MP4 file, shows where the time went, and stops everything.",
+    )
+    parser.add_argument("-o", "--output", type=Path, default=Path("out/demo.mp4"), metavar="FILE", help="%(default)s")
+    _add_preset(parser)
+    _add_rendering(parser)
+
+
+def _add_talk(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "talk",
+        "visavis.cli.talk",
+        "Let a portrait of yours speak a recording of yours.",
+        "Without --server it starts everything that it needs on this machine and stops it again.",
+    )
+    parser.add_argument("--portrait", type=Path, required=True, metavar="FILE", help="JPEG or PNG, cropped to a square")
+    parser.add_argument(
+        "--speech", type=Path, required=True, metavar="FILE", help="WAV, MP3, FLAC, OGG; any rate, mono or stereo"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="MP4 file to write")
+    parser.add_argument("--server", metavar="ADDRESS", help="host:port of a running gateway")
+    parser.add_argument("--tls-authority", type=Path, metavar="FILE", help="PEM: trust this authority; turns TLS on")
+    parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM: show this certificate (mTLS)")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM: the key of --tls-certificate")
+    consent = parser.add_argument_group("consent", "Kept with the portrait on the server.")
+    consent.add_argument(
+        "--consent-by", metavar="NAME", help="who answers for the consent of the person (default: your user name)"
+    )
+    consent.add_argument("--synthetic-person", action="store_true", help="the portrait shows no real person")
+    _add_preset(parser)
+    _add_rendering(parser)
+
+
+def _add_up(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "up",
+        "visavis.cli.up",
+        "Run all four services and Valkey on this machine.",
+        "Prints the addresses and runs until Ctrl-C, or until one of them dies; then it stops all of them.\n"
+        "Settings come from the environment (VISAVIS_*, see README.md).",
+    )
+    parser.add_argument(
+        "--listen",
+        default="127.0.0.1:50050",
+        metavar="ADDRESS",
+        help="of the gateway (%(default)s); port 0 takes a free one",
+    )
+    parser.add_argument("--redis-url", metavar="URL", help="use this Redis instead of an embedded Valkey")
+    parser.add_argument("--run-folder", type=Path, metavar="DIR", help="keep outputs and logs here")
+    _add_preset(parser)
+
+
+def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "serve",
+        "visavis.cli.serve",
+        "Run one service in the foreground.",
+        "Settings come from the environment (VISAVIS_*, see README.md); the options below override them.",
+    )
+    parser.add_argument("service", choices=("audio-encoder", "generator", "decoder", "gateway"))
+    parser.add_argument("--listen", metavar="ADDRESS", help="host:port; port 0 takes a free one")
+    parser.add_argument("--redis-url", metavar="URL")
+    parser.add_argument("--preset", metavar="NAME", help="preset or model folder")
+
+
+def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("bench", help="Measure.", description="Measure.", allow_abbrev=False)
+    benches = parser.add_subparsers(title="benchmarks", metavar="WHAT", required=True)
+    pipeline = _command(
+        benches,
+        "pipeline",
+        "visavis.bench.pipeline",
+        "Measure the whole pipeline through all services.",
+        "Starts fresh services, runs live clients in a process of their own, first as fast as possible, then paced\n"
+        "like a live text-to-speech engine. Prints a table and writes a dated result.",
+    )
+    pipeline.add_argument("--sessions", type=int, default=1, metavar="N", help="live clients at once (%(default)s)")
+    pipeline.add_argument("--seconds", type=float, default=30.0, metavar="S", help="speech per client (%(default)s)")
+    pipeline.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
+    pipeline.add_argument(
+        "--results", type=Path, default=Path("benchmarks/results"), metavar="DIR", help="dated results (%(default)s)"
+    )
+    pipeline.add_argument("--no-result", action="store_true", help="write no dated result")
+    pipeline.add_argument("--in-process", action="store_true", help="also time the same models in one process")
+    _add_preset(pipeline)
+
+
+def _add_import_ltx(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "import-ltx",
+        "visavis.cli.import_ltx",
+        "Make a `base` model folder from LTX-Video's weights.",
+        "Reads the diffusers folders of LTX-Video 0.9.x; what REST adds stays random until it is trained.",
+    )
+    parser.add_argument("source", type=Path, metavar="LTX_FOLDER", help="has transformer/ and vae/")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="model folder to write")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what stays random (%(default)s)")
+
+
+def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("data", help="Make data.", description="Make data.", allow_abbrev=False)
+    kinds = parser.add_subparsers(title="data", metavar="WHAT", required=True)
+    portrait = _command(
+        kinds, "portrait", "visavis.cli.data_portrait", "Render a portrait of a person who does not exist.", ""
+    )
+    portrait.add_argument("--assets", type=Path, required=True, metavar="DIR", help="MakeHuman assets")
+    portrait.add_argument("-o", "--output", type=Path, default=Path("portrait.jpg"), metavar="FILE", help="%(default)s")
+    portrait.add_argument("--seed", type=int, default=0, metavar="N", help="another person each (%(default)s)")
+
+
+def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for name, summary in (
+        ("info", "Show this installation, or a running server with --server."),
+        ("version", "Show the version."),
+    ):
+        parser = _command(commands, name, "visavis.cli.info", summary, "")
+        parser.set_defaults(only_version=name == "version")
+        if name == "info":
+            parser.add_argument("--server", metavar="ADDRESS", help="host:port of a gateway")
+
+
+def _add_preset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="mini", metavar="NAME", help="preset or model folder (%(default)s)")
+
+
+def _add_rendering(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fast", action="store_true", help="send the speech at once instead of in real time")
+    parser.add_argument("--seed", type=int, metavar="N", help="same seed, same speech: same pictures")
+    parser.add_argument(
+        "--codec",
+        choices=("jpeg", "raw", "h264"),
+        default="jpeg",
+        help="of the stream, not of the file (%(default)s)",
+    )
+
+
+def _version() -> str:
+    import visavis
+
+    return f"visavis {visavis.__version__}"
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)

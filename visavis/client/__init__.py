@@ -1,0 +1,81 @@
+"""The client SDK: a portrait and speech in, a talking face out.
+
+`VisavisClient` is asynchronous, `BlockingClient` is not. Reading files and writing MP4 need `pip install
+visavis[client]` and live in `visavis.client.audio_file`, `portrait_file` and `mp4_writer`.
+"""
+
+from visavis.client.blocking import BlockingClient, BlockingSession
+from visavis.client.client import VisavisClient
+from visavis.client.errors import (
+    CapacityExhausted,
+    ClientError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidInput,
+    MessageTooLarge,
+    NotFound,
+    PermissionDenied,
+    ServerError,
+    ServerUnavailable,
+    SessionClosed,
+)
+from visavis.client.events import (
+    ChunkTiming,
+    Event,
+    Frame,
+    Interrupted,
+    Notice,
+    Segment,
+    SessionEnded,
+    StageTiming,
+    Starved,
+    UtteranceEnded,
+)
+from visavis.client.formats import FRAME_RATE, AudioFormat, VideoFormat
+from visavis.client.media_error import MediaError
+from visavis.client.records import Avatar, Capacity, Consent, Model, ServerInfo, SessionStart, StageCapacity
+from visavis.client.session import TalkSession
+from visavis.client.speech import Speech, paced_packets
+from visavis.client.tls import Tls
+
+__all__ = [
+    "FRAME_RATE",
+    "AudioFormat",
+    "Avatar",
+    "BlockingClient",
+    "BlockingSession",
+    "Capacity",
+    "CapacityExhausted",
+    "ChunkTiming",
+    "ClientError",
+    "Consent",
+    "DeadlineExceeded",
+    "Event",
+    "FailedPrecondition",
+    "Frame",
+    "Interrupted",
+    "InvalidInput",
+    "MediaError",
+    "MessageTooLarge",
+    "Model",
+    "NotFound",
+    "Notice",
+    "PermissionDenied",
+    "Segment",
+    "ServerError",
+    "ServerInfo",
+    "ServerUnavailable",
+    "SessionClosed",
+    "SessionEnded",
+    "SessionStart",
+    "Speech",
+    "StageCapacity",
+    "StageTiming",
+    "Starved",
+    "TalkSession",
+    "Tls",
+    "UtteranceEnded",
+    "VideoFormat",
+    "VisavisClient",
+    "paced_packets",
+]
