@@ -1,0 +1,1 @@
+"""The networks: torch, diffusers and transformers only; never gRPC, never a service."""
