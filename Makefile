@@ -7,9 +7,13 @@ VENV ?= .venv
 TORCH_BUILD ?= cpu
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -W ignore -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 BUF := node_modules/.bin/buf
 TORCH_CONSTRAINT := $(if $(filter cpu,$(TORCH_BUILD)),--constraint constraints-cpu.txt)
+
+# Where pip's index has the CUDA build only: uv knows the address of PyTorch's CPU wheels (docs/decisions/0001).
+TORCH_FROM_PYTORCH = { echo "pip's index offers no CPU build; asking PyTorch's"; $(PIP) uv && \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu --constraint constraints.txt torch; }
 
 # OpenMP threads that spin while they wait steal the cores of the other processes (design, section 10).
 export OMP_WAIT_POLICY := PASSIVE
@@ -58,10 +62,10 @@ $(VENV)/torch.stamp: constraints.txt constraints-cpu.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) pip setuptools
 	@echo "installing torch ($(TORCH_BUILD))"
-	@$(PIP) $(TORCH_CONSTRAINT) torch || { printf '%s\n' \
-		"torch ($(TORCH_BUILD)) could not be installed; if pip names CUDA packages above, its index offers no CPU build:" \
-		"  point pip at PyTorch's CPU wheels with PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS (see pytorch.org, Get Started)," \
-		"  or take the CUDA build: make TORCH_BUILD=cuda $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PIP) $(TORCH_CONSTRAINT) torch $(if $(filter cpu,$(TORCH_BUILD)),|| $(TORCH_FROM_PYTORCH)) || { printf '%s\n' \
+		"No CPU build of torch was found where pip looks, nor at PyTorch's own index. Either point pip at one" \
+		"(PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL; pytorch.org, Get Started, says where it is) and repeat this," \
+		"or take the CUDA build: make TORCH_BUILD=cuda $(MAKECMDGOALS)" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/up.stamp: $(VENV)/torch.stamp pyproject.toml setup.py
@@ -76,5 +80,6 @@ $(VENV)/dev.stamp: $(VENV)/up.stamp
 
 $(BUF): package-lock.json
 	@command -v npm >/dev/null || { echo "the proto linter (buf) comes through npm: install node and npm" >&2; exit 1; }
-	npm ci --no-audit --no-fund --silent
+	@# Not `npm ci`: it wants the binaries of every platform in the lock, and not every registry mirror has them all.
+	npm install --no-save --no-audit --no-fund --silent
 	@touch $@
