@@ -1,0 +1,194 @@
+"""The ID-Context cache (paper section 3.2, Eq. 7 to 12, and B.1): what the tokens of a chunk attend to.
+
+Legend: L blocks, R rows of the batch (the branches of guidance), N tokens, D width, K tokens of the whole window.
+
+The ID latent attends only to itself, at timestep 0 and without audio, so its keys and values (`Sink`) belong to the
+avatar. Those of the preceding chunk (`Context`) stand in slots 1 to 3 of the window, those of the current chunk in 4
+to 6. Keys are stored turned to the slot in which they are read: a chunk's keys are turned once more, from their
+normalised form, when it becomes context. Sink and context are never written after they are made, so an older state
+stays good to go back to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from visavis.models.attention import attend_heads
+from visavis.models.rotary import rotate, rotation
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Keys (turned to slot 0) and values of an ID latent, per block: `[L, N, D]`."""
+
+    keys_LND: torch.Tensor
+    values_LND: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Keys (turned to the context's slots) and values of the preceding chunk, per block and row: `[L, R, N, D]`."""
+
+    keys_LRND: torch.Tensor
+    values_LRND: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRotations:
+    """Rotations of the three parts of the window, complex `[N, D / 2]`."""
+
+    sink_NP: torch.Tensor
+    context_NP: torch.Tensor
+    current_NP: torch.Tensor
+
+
+def slot_rotations(
+    chunk_latent_frames: int, rows: int, columns: int, width: int, device: torch.device
+) -> SlotRotations:
+    """Slot 0 for the sink, then the context's latent frames, then the current chunk's: 0, 1-3, 4-6."""
+    slots = (range(1), range(1, 1 + chunk_latent_frames), range(1 + chunk_latent_frames, 1 + 2 * chunk_latent_frames))
+    return SlotRotations(*(rotation(part, rows, columns, width).to(device) for part in slots))
+
+
+class IsolatedMemory:
+    """Tokens attend to each other and to nothing else; all keys and values are kept in `keys` and `values`.
+
+    For the ID latent, and for a whole clip in full attention. Safe for gradients.
+    """
+
+    def __init__(self, rotation_NP: torch.Tensor) -> None:
+        self._rotation_N1P = rotation_NP[:, None]
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+
+    def attend(self, block: int, queries_keys_RN2D: torch.Tensor, values_RND: torch.Tensor, heads: int) -> torch.Tensor:
+        """Full attention among the given tokens."""
+        queries_RND, keys_RND = rotate(queries_keys_RN2D, self._rotation_N1P).unbind(2)
+        self._keep(block, keys_RND, values_RND)
+        return attend_heads(queries_RND, keys_RND, values_RND, heads)
+
+    def remember(self, block: int, keys_RND: torch.Tensor, values_RND: torch.Tensor) -> None:
+        """Keeps turned keys and values."""
+        self._keep(block, rotate(keys_RND, self._rotation_N1P[:, 0]), values_RND)
+
+    def _keep(self, block: int, keys_RND: torch.Tensor, values_RND: torch.Tensor) -> None:
+        assert block == len(self.keys), "blocks come in order"
+        self.keys.append(keys_RND)
+        self.values.append(values_RND)
+
+
+class Window:
+    """The attention window of one chunk while it is generated: `[context | sink | current]` in one tensor per block.
+
+    Only the current part is written during the denoising steps, so nothing is copied in between. The context stands
+    in front so that a first chunk, which has none, reads the rest as it is: its context slots are masked by not being
+    read. For inference only; training goes through `SequenceMemory`.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], context: Context | None, rotations: SlotRotations) -> None:
+        blocks, sink_tokens, width = sinks[0].keys_LND.shape
+        chunk_tokens = rotations.current_NP.shape[0]
+        shape = (blocks, len(sinks), 2 * chunk_tokens + sink_tokens, width)
+        self._rotations = rotations
+        self._keys_LRKD = sinks[0].keys_LND.new_empty(shape)
+        self._values_LRKD = sinks[0].values_LND.new_empty(shape)
+        self._first_visible = chunk_tokens if context is None else 0
+        self._current = slice(chunk_tokens + sink_tokens, None)
+        for row, sink in enumerate(sinks):
+            self._keys_LRKD[:, row, chunk_tokens : self._current.start] = sink.keys_LND
+            self._values_LRKD[:, row, chunk_tokens : self._current.start] = sink.values_LND
+        if context is not None:
+            self._keys_LRKD[:, :, :chunk_tokens] = context.keys_LRND
+            self._values_LRKD[:, :, :chunk_tokens] = context.values_LRND
+        self._recorded: Context | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch that this window serves."""
+        return self._keys_LRKD.shape[1]
+
+    def start_recording(self) -> None:
+        """From now on, keys and values are also kept as the next chunk's context."""
+        blocks, rows, _, width = self._keys_LRKD.shape
+        shape = (blocks, rows, self._rotations.context_NP.shape[0], width)
+        self._recorded = Context(self._keys_LRKD.new_empty(shape), self._values_LRKD.new_empty(shape))
+
+    def recorded(self) -> Context:
+        """The context for the next chunk; complete when a pass has run through all blocks since `start_recording`."""
+        assert self._recorded is not None, "start_recording comes first"
+        return self._recorded
+
+    def attend(self, block: int, queries_keys_RN2D: torch.Tensor, values_RND: torch.Tensor, heads: int) -> torch.Tensor:
+        """Attention to sink, context and current chunk (Eq. 10 to 12)."""
+        turned_RN2D = rotate(queries_keys_RN2D, self._rotations.current_NP[:, None])
+        self._keys_LRKD[block, :, self._current] = turned_RN2D[:, :, 1]
+        self._values_LRKD[block, :, self._current] = values_RND
+        if self._recorded is not None:
+            self.remember(block, queries_keys_RN2D[:, :, 1], values_RND)
+        keys_RKD = self._keys_LRKD[block, :, self._first_visible :]
+        values_RKD = self._values_LRKD[block, :, self._first_visible :]
+        return attend_heads(turned_RN2D[:, :, 0], keys_RKD, values_RKD, heads)
+
+    def remember(self, block: int, keys_RND: torch.Tensor, values_RND: torch.Tensor) -> None:
+        """Records keys, turned to the context's slots, and values."""
+        recorded = self.recorded()
+        recorded.keys_LRND[block] = rotate(keys_RND, self._rotations.context_NP)
+        recorded.values_LRND[block] = values_RND
+
+
+class Windows:
+    """The windows of several chunks, one after the other along the rows of one batch."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._windows = windows
+        self._rows = [window.rows for window in windows]
+
+    def attend(self, block: int, queries_keys_RN2D: torch.Tensor, values_RND: torch.Tensor, heads: int) -> torch.Tensor:
+        """Each chunk's rows attend in their own window."""
+        parts = zip(self._windows, queries_keys_RN2D.split(self._rows), values_RND.split(self._rows), strict=True)
+        return torch.cat([window.attend(block, qk_RN2D, v_RND, heads) for window, qk_RN2D, v_RND in parts])
+
+    def remember(self, block: int, keys_RND: torch.Tensor, values_RND: torch.Tensor) -> None:
+        """Each window records its own rows."""
+        parts = zip(self._windows, keys_RND.split(self._rows), values_RND.split(self._rows), strict=True)
+        for window, window_keys_RND, window_values_RND in parts:
+            window.remember(block, window_keys_RND, window_values_RND)
+
+
+class SequenceMemory:
+    """All chunks of a clip at once, for training: chunk i sees the sink, chunk i - 1 and itself. Safe for gradients.
+
+    Rows are ordered by clip, stream, chunk. Stream 0 is what the context is made from (clean latents at timestep 0
+    for the default cache), the last stream is what velocities are wanted for; both may be the same one stream.
+    """
+
+    def __init__(self, sink: IsolatedMemory, clips: int, streams: int, chunks: int, rotations: SlotRotations) -> None:
+        self._sink = sink
+        self._layout = (clips, streams, chunks)
+        self._rotations = rotations
+        sink_tokens, chunk_tokens = rotations.sink_NP.shape[0], rotations.current_NP.shape[0]
+        visible = torch.ones(chunks, 2 * chunk_tokens + sink_tokens, dtype=torch.bool, device=rotations.sink_NP.device)
+        visible[0, sink_tokens : sink_tokens + chunk_tokens] = False
+        self._visible_R11K = visible.repeat(clips * streams, 1)[:, None, None]
+
+    def attend(self, block: int, queries_keys_RN2D: torch.Tensor, values_RND: torch.Tensor, heads: int) -> torch.Tensor:
+        """Attention of every chunk to its own window."""
+        queries_RND, keys_RND = rotate(queries_keys_RN2D, self._rotations.current_NP[:, None]).unbind(2)
+        context_RND = rotate(queries_keys_RN2D[:, :, 1], self._rotations.context_NP)
+        keys_RKD = self._windows(self._sink.keys[block], context_RND, keys_RND)
+        values_RKD = self._windows(self._sink.values[block], values_RND, values_RND)
+        return attend_heads(queries_RND, keys_RKD, values_RKD, heads, self._visible_R11K)
+
+    def remember(self, block: int, keys_RND: torch.Tensor, values_RND: torch.Tensor) -> None:
+        """Nothing outlives the pass."""
+
+    def _windows(self, sink_BND: torch.Tensor, context_RND: torch.Tensor, current_RND: torch.Tensor) -> torch.Tensor:
+        _, streams, chunks = self._layout
+        sink_RND = sink_BND[:, None].expand(-1, streams * chunks, -1, -1).flatten(0, 1)
+        made = context_RND.unflatten(0, self._layout)[:, :1]
+        # The first chunk's context is masked; what stands there does not matter.
+        before = torch.cat([made[:, :, :1], made[:, :, :-1]], dim=2).expand(-1, streams, -1, -1, -1)
+        return torch.cat([sink_RND, before.flatten(0, 2), current_RND], dim=1)
