@@ -52,8 +52,12 @@ class Engine(Protocol):
         """Makes room for a session and returns the `ready` message. Session ids are unique among open sessions."""
         ...
 
-    def submit(self, session_id: str, item: Message) -> None:
-        """Takes one chunk of an open session; must not compute."""
+    def submit(self, session_id: str, item: Message, arrival_seconds: float) -> None:
+        """Takes one chunk of an open session; must not compute.
+
+        `arrival_seconds`: when it reached the service, on `time.monotonic()`, which all processes of a machine share.
+        The worker takes commands between two steps only, so its own clock would miss up to a step of waiting.
+        """
         ...
 
     def close(self, session_id: str) -> None:

@@ -78,7 +78,7 @@ class WorkerSession:
         """Hands one item to the engine without waiting; the caller bounds how many are in flight."""
         if self._error is not None:
             raise self._error
-        self._worker.send(SubmitItem(self._key, item))
+        self._worker.send(SubmitItem(self._key, item, time.monotonic()))
 
     def finish(self) -> None:
         """No output is expected any more: the iteration ends after those that are there."""

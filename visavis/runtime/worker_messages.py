@@ -21,6 +21,8 @@ class OpenSession(NamedTuple):
 class SubmitItem(NamedTuple):
     key: int
     item: Message
+    # On time.monotonic(), when the item reached the service.
+    arrival_seconds: float
 
 
 class CloseSession(NamedTuple):

@@ -149,9 +149,9 @@ class EngineLoop:
         match command:
             case OpenSession():
                 self._open(engine, command)
-            case SubmitItem(key, item) if key in self._session_ids:
+            case SubmitItem(key, item, arrival_seconds) if key in self._session_ids:
                 session_id = self._session_ids[key]
-                error = _error_of(lambda: engine.submit(session_id, item), session_id)
+                error = _error_of(lambda: engine.submit(session_id, item, arrival_seconds), session_id)
                 if error is not None:
                     self._emit(engine, session_id, error)
             case CloseSession(key) if key in self._session_ids:
