@@ -1,37 +1,29 @@
 """`visavis demo`: the bundled portrait speaks the bundled sentence."""
 
 import argparse
-from importlib.resources import files
-from pathlib import Path
 
+from visavis.bench.bundled import CONSENT, bundled_portrait, bundled_speech
 from visavis.cli.errors import CommandError
 from visavis.cli.render import RenderJob
 from visavis.cli.rendering import prepare_output, render_with_own_system
-from visavis.client import Consent
-from visavis.client.audio_file import read_speech
-from visavis.client.portrait_file import read_portrait
+from visavis.client import MediaError
 
 
 def run(options: argparse.Namespace) -> int:
     """Renders the demo."""
-    output: Path = options.output
-    prepare_output(output)
-    job = RenderJob(
-        portrait=read_portrait(_bundled("portrait.jpg")),
-        consent=Consent.synthetic_person("visavis", "rendered for the demo; no real person"),
-        display_name="demo",
-        speech=read_speech(_bundled("speech.wav")),
-        output=output,
-        codec=options.codec,
-        fast=options.fast,
-        seed=options.seed,
-    )
+    prepare_output(options.output)
+    try:
+        job = RenderJob(
+            portrait=bundled_portrait(),
+            consent=CONSENT,
+            display_name="demo",
+            speech=bundled_speech(),
+            output=options.output,
+            codec=options.codec,
+            fast=options.fast,
+            seed=options.seed,
+        )
+    except MediaError as error:
+        raise CommandError(str(error)) from error
     render_with_own_system(options.preset, job)
     return 0
-
-
-def _bundled(name: str) -> Path:
-    path = Path(str(files("visavis.demo").joinpath(name)))
-    if not path.is_file():
-        raise CommandError(f"{name} of the demo is not part of this installation; run from a checkout")
-    return path

@@ -12,12 +12,14 @@ from typing import Final
 from visavis.cli.service_programs import service_command, service_python_path
 from visavis.cli.supervisor import Supervisor
 from visavis.cli.valkey import valkey_answers, valkey_command
+from visavis.client import BlockingClient, ServerUnavailable
 
 STAGES: Final = ("audio-encoder", "generator", "decoder")
 DRAIN_SECONDS: Final = 3.0
 STOP_SECONDS: Final = 8.0
 START_SECONDS: Final = 300.0
 _VALKEY_START_SECONDS: Final = 10.0
+_HEARTBEAT_WAIT_SECONDS: Final = 30.0
 _TIER_VALKEY, _TIER_STAGE, _TIER_GATEWAY = 0, 1, 2
 
 
@@ -87,6 +89,7 @@ def local_system(settings: SystemSettings, say: Callable[[str], None]) -> Iterat
         for name in commands:
             ready[name] = supervisor.wait_ready(supervisor.process(name), START_SECONDS)
             say(f"{name} is ready at {ready[name]['address']}")
+        _wait_for_heartbeats(supervisor, str(ready["gateway"]["address"]))
         yield LocalSystem(
             supervisor=supervisor,
             redis_url=redis_url,
@@ -109,10 +112,7 @@ def service_environment(settings: SystemSettings, name: str, redis_url: str) -> 
         "VISAVIS_LISTEN_ADDRESS": settings.gateway_address if name == "gateway" else "127.0.0.1:0",
         "VISAVIS_METRICS_ADDRESS": "127.0.0.1:0",
     }
-    defaults = {
-        "VISAVIS_DRAIN_SECONDS": str(DRAIN_SECONDS),
-        "VISAVIS_WORKER_THREADS": str(worker_threads(name, os.cpu_count() or 1)),
-    }
+    defaults = {"VISAVIS_DRAIN_SECONDS": str(DRAIN_SECONDS)}
     return {
         **defaults,
         **inherited,
@@ -122,11 +122,17 @@ def service_environment(settings: SystemSettings, name: str, redis_url: str) -> 
     }
 
 
-def worker_threads(name: str, cores: int) -> int:
-    """Threads of a service's worker when all share `cores`: the generator has by far the most to compute."""
-    if name == "generator":
-        return max(1, cores - cores // 4)
-    return max(1, cores // 4)
+def _wait_for_heartbeats(supervisor: Supervisor, gateway: str) -> None:
+    """Services are ready before the gateway has heard of them; a session would find no stage until then."""
+    with BlockingClient(gateway) as client:
+
+        def all_known() -> bool:
+            try:
+                return all(stage.instances for stage in client.capacity().stages)
+            except ServerUnavailable:
+                return False
+
+        supervisor.wait_until(all_known, supervisor.process("gateway"), _HEARTBEAT_WAIT_SECONDS)
 
 
 def _start_valkey(supervisor: Supervisor, socket_path: Path) -> str:

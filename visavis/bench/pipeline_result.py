@@ -1,0 +1,83 @@
+"""What `visavis bench pipeline` finds.
+
+- Fast: all speech is there ahead. Real-time factor = wall seconds, from the first audio to the last frame, per second
+  of video of all sessions together: what the pipeline can sustain. Below 1 is faster than real time.
+- Paced: speech comes as from a live engine, 40 ms packets in real time. Real-time factor = mean over chunks of the time
+  from the arrival of a chunk's last audio to the sending of its last frame, in chunk periods of 0.96 s.
+- Late chunks and time to first frame as in `measured_session`, seen by the client.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from visavis.bench.measured_session import CHUNK_SECONDS, SessionMeasurement
+from visavis.bench.percentiles import Percentiles
+from visavis.bench.resources import ResourceUse
+from visavis.bench.stage_table import StageFigures
+from visavis.bench.surroundings import Surroundings
+from visavis.client.records import Model
+
+Pace = Literal["fast", "paced"]
+
+
+@dataclass(frozen=True, slots=True)
+class PaceFigures:
+    """Of all sessions of one run."""
+
+    pace: Pace
+    real_time_factor: float
+    time_to_first_frame_seconds: Percentiles
+    stages: StageFigures
+    chunks: int
+    late_chunks: int
+    resources: Mapping[str, ResourceUse]
+
+
+@dataclass(frozen=True, slots=True)
+class InProcessFigures:
+    """The same models called one after the other in one process, without services.
+
+    real_time_factor: seconds per second of video. threads: of torch.
+    """
+
+    real_time_factor: float
+    chunk_seconds: Percentiles
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineResult:
+    """One benchmark.
+
+    threads: of each service's worker, as VISAVIS_WORKER_THREADS says. in_process: None when not asked for.
+    """
+
+    surroundings: Surroundings
+    preset: str
+    model: Model
+    sessions: int
+    speech_seconds: float
+    threads: str
+    fast: PaceFigures
+    paced: PaceFigures
+    in_process: InProcessFigures | None
+
+
+def pace_figures(
+    pace: Pace, sessions: Sequence[SessionMeasurement], resources: Mapping[str, ResourceUse]
+) -> PaceFigures:
+    """Sums up the sessions of one run."""
+    chunks = [chunk for session in sessions for chunk in session.chunks]
+    stages = StageFigures.of(chunks)
+    wall_seconds = max(session.wall_seconds for session in sessions)
+    sustained = wall_seconds / sum(session.video_seconds for session in sessions)
+    return PaceFigures(
+        pace=pace,
+        real_time_factor=sustained if pace == "fast" else stages.total.mean / CHUNK_SECONDS,
+        time_to_first_frame_seconds=Percentiles.of([each.time_to_first_frame_seconds for each in sessions]),
+        stages=stages,
+        chunks=len(chunks),
+        late_chunks=sum(session.late_chunks for session in sessions),
+        resources=resources,
+    )
