@@ -8,7 +8,7 @@ from visavis.models.a2v_dit import A2VTransformer
 from visavis.models.generation import GenerationState, SamplingPlan, SamplingSettings, begin_session, prepare_sampling
 
 ROWS, COLUMNS, CHANNELS, SPEECH_TOKENS, SPEECH_CHANNELS = 2, 3, 8, 2, 12
-SETTINGS = SamplingSettings(steps=3, shift_mu=0.95, guidance_scale=6.0, cache_source="clean")
+SETTINGS = SamplingSettings(steps=3, shift=2.5857, guidance_scale=6.0, cache_source="clean")
 
 
 def small_transformer(

@@ -5,7 +5,6 @@ A latent at time t is `(1 - t) * clean + t * noise` (Eq. 2), the velocity is `no
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -31,14 +30,14 @@ class Schedule:
         return tuple(time * self.timestep_scale for time in self.times)
 
 
-def pinned_scheduler(shift_mu: float) -> FlowMatchEulerDiscreteScheduler:
-    """diffusers' scheduler with the shift fixed to `exp(shift_mu)`.
+def pinned_scheduler(shift: float) -> FlowMatchEulerDiscreteScheduler:
+    """diffusers' scheduler with a fixed shift (`exp(mu)` in its terms).
 
     With dynamic shifting, diffusers derives mu from the number of tokens: a chunk would be denoised along other times
     than the clips the model was trained on.
     """
     scheduler: FlowMatchEulerDiscreteScheduler = FlowMatchEulerDiscreteScheduler(
-        shift=math.exp(shift_mu), use_dynamic_shifting=False
+        shift=shift, use_dynamic_shifting=False
     )
     return scheduler
 

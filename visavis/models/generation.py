@@ -37,10 +37,10 @@ CacheSource = Literal["clean", "last_step"]
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How chunks are sampled. `shift_mu` is the logarithm of the schedule's shift; a guidance scale of 1 means none."""
+    """How chunks are sampled. `shift` is that of the schedule of times; a guidance scale of 1 means none."""
 
     steps: int
-    shift_mu: float
+    shift: float
     guidance_scale: float
     cache_source: CacheSource
 
@@ -90,7 +90,7 @@ class GenerationState:
 def prepare_sampling(transformer: A2VTransformer, settings: SamplingSettings, rows: int, columns: int) -> SamplingPlan:
     """Computes what all sessions share. `rows` and `columns` are those of a latent frame."""
     device = transformer.proj_in.weight.device
-    times = schedule(pinned_scheduler(settings.shift_mu), settings.steps)
+    times = schedule(pinned_scheduler(settings.shift), settings.steps)
     rotations = slot_rotations(transformer.chunk_latent_frames, rows, columns, transformer.width, device)
     modulation = transformer.modulate(torch.tensor(times.timesteps, device=device))
     text = transformer.encode_text()

