@@ -4,45 +4,37 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from services.scheduling import Candidate
 from visavis.v1 import chunk_pb2
 
-
-class ChunkItem(Protocol):
-    """A message that carries one chunk."""
-
-    @property
-    def header(self) -> chunk_pb2.ChunkHeader:
-        """Which chunk it is, and when it is due."""
-        ...
-
-
-Item = TypeVar("Item", bound=ChunkItem)
+Payload = TypeVar("Payload")
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingChunk(Generic[Item]):
+class WaitingChunk(Generic[Payload]):
     """A chunk and when it arrived and is due, in seconds of the monotonic clock."""
 
-    item: Item
+    header: chunk_pb2.ChunkHeader
+    payload: Payload
     arrival_seconds: float
     deadline_seconds: float
 
 
 @dataclass(slots=True)
-class Inbox(Generic[Item]):
+class Inbox(Generic[Payload]):
     """First in, first out. The stage handler bounds how many chunks a session may have in flight."""
 
-    waiting: deque[WaitingChunk[Item]] = field(default_factory=deque)
+    waiting: deque[WaitingChunk[Payload]] = field(default_factory=deque)
 
-    def put(self, item: Item, arrival_seconds: float) -> None:
+    def put(self, header: chunk_pb2.ChunkHeader, payload: Payload, arrival_seconds: float) -> None:
         """Adds the session's next chunk; its deadline counts from its arrival."""
-        time_left = item.header.time_to_deadline.ToTimedelta().total_seconds()
-        self.waiting.append(WaitingChunk(item, arrival_seconds, arrival_seconds + time_left))
+        time_left = header.time_to_deadline
+        deadline_seconds = arrival_seconds + time_left.seconds + time_left.nanos * 1e-9
+        self.waiting.append(WaitingChunk(header, payload, arrival_seconds, deadline_seconds))
 
-    def take(self) -> WaitingChunk[Item]:
+    def take(self) -> WaitingChunk[Payload]:
         """Removes and returns the oldest chunk."""
         return self.waiting.popleft()
 

@@ -15,9 +15,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorRange, Colorspace
 
 from services.decoder.synthetic_mark import insert_sei, sei_note
+from visavis.contract import FRAME_RATE
 from visavis.v1 import media_pb2
 
-FRAME_RATE: Final = 25
 KEY_FRAME_INTERVAL: Final = 2 * FRAME_RATE
 CONSTANT_QUALITY: Final = 20  # x264's crf: visually close to the source at these sizes
 _BT709: Final = 1

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageOps
 
+from visavis.contract import MAX_PORTRAIT_PIXELS
 from visavis.runtime.errors import InvalidInput
 
 FIELD: Final = "portrait"
-MAX_PIXELS: Final = 32_000_000
 MIN_SIDE: Final = 32
 _BACKGROUND: Final = (128, 128, 128)
 _JPEG_MAGIC: Final = b"\xff\xd8\xff"
@@ -54,14 +54,15 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PORTRAIT_PIXELS:
         raise InvalidInput(_too_large(f"{width} x {height} = {width * height / 1e6:.1f}"), FIELD)
     if min(width, height) < MIN_SIDE:
         raise InvalidInput(f"the portrait is {width} x {height} pixels; each side needs at least {MIN_SIDE}", FIELD)
 
 
 def _too_large(megapixels: str) -> str:
-    return f"the portrait has {megapixels} megapixels; at most {MAX_PIXELS // 1_000_000} are allowed: scale it down"
+    most = MAX_PORTRAIT_PIXELS // 1_000_000
+    return f"the portrait has {megapixels} megapixels; at most {most} are allowed: scale it down"
 
 
 def _prepare(image: Image.Image, size: int) -> Image.Image:

@@ -1,53 +1,15 @@
 import io
-import math
-from collections.abc import Iterable
 
 import av
 import numpy as np
-import numpy.typing as npt
 import pytest
-from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from services.decoder.pictures import JpegEncoder, RawEncoder, open_picture_encoder
 from services.decoder.synthetic_mark import DIGITAL_SOURCE_TYPE, SEI_UUID
+from tests.services.decoder.h264_reader import decoded_h264
+from tests.services.decoder.patterns import SIZE, moving_pattern, psnr_db
 from visavis.v1 import media_pb2
-
-SIZE = 64
-
-
-def moving_pattern(frames: int, size: int = SIZE) -> npt.NDArray[np.uint8]:
-    """Smooth colours that move: [frames, size, size, 3]."""
-    axis = np.linspace(0, 2 * math.pi, size)
-    time = np.arange(frames)[:, None, None, None] * 0.1
-    phase = axis[None, :, None, None] + axis[None, None, :, None] * np.array([0.5, 1.0, 1.5]) + time
-    pictures: npt.NDArray[np.uint8] = (127.5 + 100 * np.sin(phase)).astype(np.uint8)
-    return pictures
-
-
-def decoded_h264(frames: Iterable[media_pb2.Frame]) -> npt.NDArray[np.uint8]:
-    """What a player shows for the access units, decoded one by one."""
-    context = av.CodecContext.create("h264", "r")
-    pictures = []
-    for frame in frames:
-        pictures += context.decode(av.Packet(frame.data))
-    pictures += context.decode(None)
-    return np.stack(
-        [
-            picture.reformat(
-                format="rgb24",
-                src_colorspace=Colorspace.ITU709,
-                src_color_range=ColorRange.MPEG,
-                dst_color_range=ColorRange.JPEG,
-            ).to_ndarray()
-            for picture in pictures
-        ]
-    )
-
-
-def psnr_db(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> float:
-    error = np.mean((left.astype(np.float64) - right.astype(np.float64)) ** 2)
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
 def test_raw_is_the_picture_itself() -> None:

@@ -1,0 +1,142 @@
+"""The decoder's engine, alone in the worker process: video latents in, encoded pictures out.
+
+Torch decodes one chunk at a time; pictures are encoded beside it in a few threads, so that the next chunk is decoded
+while the last one is encoded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from google.protobuf.message import Message
+
+from services.decoder.encoding_pool import EncodingPool
+from services.decoder.model import DecoderModel
+from services.decoder.pictures import PictureEncoder, jpeg_bytes, open_picture_encoder
+from services.decoder.portrait import read_portrait
+from services.decoder.segments import split_chunk
+from services.decoder.settings import DecoderSettings
+from services.inbox import Inbox, WaitingChunk, stage_timing
+from services.loaded_model import LoadedModel, load_model
+from services.scheduling import next_chunk
+from visavis.models.video_autoencoder import VideoAutoencoder
+from visavis.models.video_stream import DecoderState
+from visavis.runtime.engine import EngineDescription, SessionOutput
+from visavis.runtime.errors import as_visavis_error
+from visavis.v1 import chunk_pb2, decoder_pb2
+
+# With nothing to decode, a step waits this long for the encoders: their end wakes it at once, a new command after it.
+ENCODER_WAIT_SECONDS: Final = 0.005
+THUMBNAIL_QUALITY: Final = 90
+
+Answer = list[decoder_pb2.DecodedPictures]
+
+
+@dataclass(slots=True)
+class _Session:
+    state: DecoderState
+    encoder: PictureEncoder
+    inbox: Inbox[torch.Tensor] = field(default_factory=Inbox)
+
+
+class DecoderEngine:
+    """Implements `visavis.runtime.engine.Engine`. Every chunk is answered, each session's in order."""
+
+    def __init__(self, settings: DecoderSettings) -> None:
+        self._settings = settings
+        self._sessions: dict[str, _Session] = {}
+        # Raw pictures of a chunk are large (19 MB at 512 x 512), so few may wait for an encoder.
+        self._pool = EncodingPool[Answer](settings.encoding_threads, capacity=2 * settings.encoding_threads)
+
+    def warm_up(self) -> None:
+        """Loads the VAE and runs portrait encoding, priming and decoding once."""
+        self._loaded: LoadedModel[VideoAutoencoder] = load_model(self._settings.model, "vae")
+        self._model = DecoderModel(self._loaded.module, self._loaded.preset.picture_size)
+        self._model.warm_up()
+
+    def describe(self) -> EngineDescription:
+        """Says which model runs."""
+        return self._loaded.describe()
+
+    def open(self, session_id: str, config: Message) -> Message:
+        """Takes a checked DecodeConfig and returns DecodeReady; raises InvalidInput for a latent that does not fit."""
+        assert isinstance(config, decoder_pb2.DecodeConfig)
+        size = self._model.picture_size
+        state = self._model.initial_state(config.portrait_latent, config.seed)
+        self._sessions[session_id] = _Session(state, open_picture_encoder(config.video_format, size, size))
+        self._pool.open(session_id)
+        return decoder_pb2.DecodeReady(model=self._loaded.identity_message(), width=size, height=size)
+
+    def submit(self, session_id: str, item: Message, arrival_seconds: float) -> None:
+        """Takes the next VideoLatents of a session; raises InvalidInput where they do not fit the model."""
+        assert isinstance(item, chunk_pb2.VideoLatents)
+        latents_THWC = self._model.read_latents(item.latents)
+        self._sessions[session_id].inbox.put(item.header, latents_THWC, arrival_seconds)
+
+    def close(self, session_id: str) -> None:
+        """Forgets a session; its unfinished pictures are never returned."""
+        self._sessions.pop(session_id, None)
+        self._pool.close(session_id)
+
+    def call(self, request: Message) -> Message:
+        """Answers EncodePortraitRequest; raises InvalidInput."""
+        assert isinstance(request, decoder_pb2.EncodePortraitRequest)
+        portrait = read_portrait(request.portrait, self._model.picture_size)
+        return decoder_pb2.EncodePortraitResponse(
+            portrait_latent=self._model.encode_portrait(portrait),
+            model=self._loaded.identity_message(),
+            thumbnail=jpeg_bytes(portrait, THUMBNAIL_QUALITY),
+        )
+
+    def has_work(self) -> bool:
+        """True while a chunk waits or its pictures are being encoded."""
+        return not self._pool.is_idle or any(session.inbox.waiting for session in self._sessions.values())
+
+    def step(self) -> Sequence[SessionOutput]:
+        """Decodes the chunk that is due first, or waits a little for the encoders; returns what they have finished."""
+        candidates = (session.inbox.candidate(session_id) for session_id, session in self._sessions.items())
+        chosen = None if self._pool.is_full else next_chunk(filter(None, candidates))
+        if chosen is None:
+            return self._encoded(ENCODER_WAIT_SECONDS)
+        self._decode(chosen.session_id)
+        return self._encoded(0.0)
+
+    def _decode(self, session_id: str) -> None:
+        session = self._sessions[session_id]
+        chunk = session.inbox.take()
+        start_seconds = time.monotonic()
+        pictures_Fhw3, session.state = self._model.decode_chunk(chunk.payload, session.state)
+        self._pool.submit(session_id, partial(_encode, session.encoder, pictures_Fhw3, chunk, start_seconds))
+
+    def _encoded(self, timeout_seconds: float) -> list[SessionOutput]:
+        outputs: list[SessionOutput] = []
+        failed: set[str] = set()
+        for session_id, future in self._pool.collect(timeout_seconds):
+            if session_id in failed:
+                continue
+            error = future.exception()
+            if error is None:
+                outputs += ((session_id, message) for message in future.result())
+            else:
+                # An encoder belongs to one session: its failure ends that one, not the worker.
+                failed.add(session_id)
+                outputs.append((session_id, as_visavis_error(error, session_id=session_id)))
+        return outputs
+
+
+def _encode(
+    encoder: PictureEncoder,
+    pictures_Fhw3: npt.NDArray[np.uint8],
+    chunk: WaitingChunk[torch.Tensor],
+    start_seconds: float,
+) -> Answer:
+    frames = encoder.encode(pictures_Fhw3)
+    timing = stage_timing(chunk.arrival_seconds, start_seconds, time.monotonic())
+    return split_chunk(chunk.header, frames, timing)

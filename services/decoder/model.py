@@ -1,0 +1,69 @@
+"""The video VAE as the decoder uses it: contract tensors in, pictures of 8 bits out.
+
+Legend: T latent frames, H W latent rows and columns, C latent channels, F video frames, h w picture rows and columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from services.tensor_checks import checked_tensor
+from visavis.contract import CHUNK_LATENT_FRAMES
+from visavis.models.tensors import tensor_to_message
+from visavis.models.video_autoencoder import VideoAutoencoder
+from visavis.models.video_stream import DecoderState
+from visavis.v1 import tensor_pb2
+
+
+class DecoderModel:
+    """A loaded VAE and the one picture size it serves."""
+
+    def __init__(self, vae: VideoAutoencoder, picture_size: int) -> None:
+        """`picture_size`: rows and columns of the square picture, a multiple of the VAE's spatial ratio."""
+        rows, remainder = divmod(picture_size, vae.spatial_compression_ratio)
+        if remainder or not rows:
+            raise ValueError(f"{picture_size} is no multiple of {vae.spatial_compression_ratio}")
+        self._vae = vae
+        self.picture_size = picture_size
+        self.latent_shape = (rows, rows, vae.latents_mean.shape[0])
+
+    def warm_up(self) -> None:
+        """Encodes a portrait and decodes two chunks at real shapes."""
+        portrait_latent = self.encode_portrait(Image.new("RGB", (self.picture_size, self.picture_size)))
+        state = self.initial_state(portrait_latent, seed=0)
+        for _ in range(2):
+            _, state = self.decode_chunk(torch.zeros(CHUNK_LATENT_FRAMES, *self.latent_shape), state)
+
+    @torch.inference_mode()
+    def encode_portrait(self, portrait: Image.Image) -> tensor_pb2.Tensor:
+        """Returns the normalised latent `[1, H, W, C]` of a portrait of the model's size."""
+        picture_hw3 = torch.from_numpy(np.array(portrait, dtype=np.uint8))
+        picture_3hw = picture_hw3.permute(2, 0, 1).to(torch.float32).div_(127.5).sub_(1.0)
+        latent_BTHWC = self._vae.encode_image(self._placed(picture_3hw)[None])
+        return tensor_to_message(latent_BTHWC[0])
+
+    @torch.inference_mode()
+    def initial_state(self, portrait_latent: tensor_pb2.Tensor, seed: int) -> DecoderState:
+        """Returns the state after frame 0; raises InvalidInput for a latent `[1, H, W, C]` that is none."""
+        latent_THWC = checked_tensor(portrait_latent, (1, *self.latent_shape), "config.portrait_latent")
+        return self._vae.initial_decoder_state(self._placed(latent_THWC)[None], seed)
+
+    def read_latents(self, latents: tensor_pb2.Tensor) -> torch.Tensor:
+        """Returns a chunk's latents `[3, H, W, C]`; raises InvalidInput for any others."""
+        return checked_tensor(latents, (CHUNK_LATENT_FRAMES, *self.latent_shape), "video.latents")
+
+    @torch.inference_mode()
+    def decode_chunk(
+        self, latents_THWC: torch.Tensor, state: DecoderState
+    ) -> tuple[npt.NDArray[np.uint8], DecoderState]:
+        """Returns the chunk's pictures `[24, h, w, 3]` and the next state."""
+        pictures_BF3hw, next_state = self._vae.decode_chunk(self._placed(latents_THWC)[None], state)
+        pixels_F3hw = pictures_BF3hw[0].float().add_(1.0).mul_(127.5).round_().to(torch.uint8)
+        pixels_Fhw3: npt.NDArray[np.uint8] = pixels_F3hw.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return pixels_Fhw3, next_state
+
+    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self._vae.device, self._vae.dtype)

@@ -1,0 +1,25 @@
+"""Settings of the decoder's worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.model_settings import ModelSettings, read_model_settings
+from visavis.runtime.settings import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSettings:
+    """What the decoder's engine needs to know."""
+
+    model: ModelSettings
+    # Threads that encode pictures beside torch.
+    encoding_threads: int
+
+
+def read_decoder_settings(environment: Environment) -> DecoderSettings:
+    """Reads the model's settings and VISAVIS_ENCODING_THREADS; raises SettingsError."""
+    return DecoderSettings(
+        model=read_model_settings(environment),
+        encoding_threads=environment.integer("ENCODING_THREADS", 2, minimum=1, maximum=64),
+    )

@@ -1,0 +1,28 @@
+"""Which model a stage runs, where and how precisely: the settings that the three model services share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from visavis.runtime.settings import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Read once in the service process, handed to the worker."""
+
+    # Preset name or folder.
+    model: str
+    # "auto", "cpu" or "cuda".
+    device: str
+    # "auto", "float32" or "bfloat16".
+    dtype: str
+
+
+def read_model_settings(environment: Environment) -> ModelSettings:
+    """Reads VISAVIS_MODEL, VISAVIS_DEVICE and VISAVIS_DTYPE; raises SettingsError."""
+    return ModelSettings(
+        model=environment.text("MODEL", "mini"),
+        device=environment.choice("DEVICE", "auto", ("auto", "cpu", "cuda")),
+        dtype=environment.choice("DTYPE", "auto", ("auto", "float32", "bfloat16")),
+    )
