@@ -1,0 +1,27 @@
+"""Checks what a session asks of the generator."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from visavis.runtime.errors import InvalidInput
+from visavis.v1 import generator_pb2
+
+_SAMPLING_PRESETS: Final = (
+    generator_pb2.SAMPLING_PRESET_UNSPECIFIED,
+    generator_pb2.SAMPLING_PRESET_STANDARD,
+)
+
+
+def check_config(config: generator_pb2.GenerateConfig) -> None:
+    """Checks what needs no model to judge; the session id is the stage handler's part.
+
+    Raises:
+        InvalidInput: naming the field.
+    """
+    if not config.avatar_id:
+        raise InvalidInput("avatar_id is empty", "config.avatar_id")
+    if not config.HasField("portrait_latent"):
+        raise InvalidInput("portrait_latent is missing", "config.portrait_latent")
+    if config.sampling not in _SAMPLING_PRESETS:
+        raise InvalidInput(f"this server has no sampling preset {config.sampling}", "config.sampling")

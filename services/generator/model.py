@@ -1,0 +1,73 @@
+"""The transformer as the generator uses it: contract tensors in and out, one sampling plan, sinks kept per avatar.
+
+Legend: T latent frames, H W latent rows and columns, C latent channels, W speech tokens of a latent frame, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from services.generator.sink_cache import SinkCache, sink_key
+from services.tensor_checks import checked_tensor
+from visavis.contract import CHUNK_LATENT_FRAMES
+from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.generation import (
+    ChunkInProgress,
+    GenerationState,
+    SamplingSettings,
+    begin_session,
+    compute_sink,
+    generate_chunk,
+    prepare_sampling,
+)
+from visavis.v1 import generator_pb2, tensor_pb2
+
+SPEECH_TOKENS: Final = 2
+
+
+class GeneratorModel:
+    """A loaded transformer at one latent size."""
+
+    def __init__(
+        self, transformer: A2VTransformer, sampling: SamplingSettings, rows: int, columns: int, sink_capacity: int
+    ) -> None:
+        """`rows` and `columns` are those of a latent frame; the sinks of `sink_capacity` avatars are kept."""
+        with torch.inference_mode():
+            self._plan = prepare_sampling(transformer, sampling, rows, columns)
+        self._sinks = SinkCache(sink_capacity)
+        self._speech_shape = (CHUNK_LATENT_FRAMES, SPEECH_TOKENS, int(transformer.config["audio_channels"]))
+
+    @torch.inference_mode()
+    def begin(self, config: generator_pb2.GenerateConfig) -> GenerationState:
+        """Returns a session's state before its first chunk; raises InvalidInput for a portrait latent that is none."""
+        portrait_THWC = checked_tensor(config.portrait_latent, (1, *self._plan.latent_shape), "config.portrait_latent")
+        key = sink_key(config.avatar_id, config.portrait_latent)
+        sink = self._sinks.get(key, lambda: compute_sink(portrait_THWC, self._plan))
+        return begin_session(
+            self._plan.transformer, portrait_THWC, config.seed, self._plan.settings, plan=self._plan, sink=sink
+        )
+
+    def read_speech(self, latents: tensor_pb2.Tensor) -> torch.Tensor:
+        """Returns a chunk's speech latents `[3, 2, D]`; raises InvalidInput for any others."""
+        return checked_tensor(latents, self._speech_shape, "speech.latents")
+
+    @torch.inference_mode()
+    def begin_chunk(self, speech_TWD: torch.Tensor, state: GenerationState) -> ChunkInProgress:
+        """Returns the chunk that follows `state`, all noise."""
+        return ChunkInProgress(speech_TWD, state)
+
+    @torch.inference_mode()
+    def advance(self, chunk: ChunkInProgress) -> None:
+        """Runs one forward pass."""
+        chunk.advance()
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Runs two chunks, with and without context, at real shapes."""
+        weight = self._plan.transformer.proj_in.weight
+        portrait_THWC = weight.new_zeros(1, *self._plan.latent_shape)
+        state = begin_session(self._plan.transformer, portrait_THWC, 0, self._plan.settings, plan=self._plan)
+        for _ in range(2):
+            _, state = generate_chunk(weight.new_zeros(self._speech_shape), state)
