@@ -1,0 +1,328 @@
+"""The worker process: sessions, calls, what kills it and whom it takes along."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from tests.runtime.conftest import ENGINE, StartWorker, worker_settings
+from tests.runtime.messages import SAMPLES, chunk, config
+from tests.runtime.tone_engine import (
+    CRASH_OPEN,
+    CRASH_STEP,
+    CRASH_SUBMIT,
+    HANG,
+    KILL,
+    REFUSE,
+    SECRET,
+    ToneSettings,
+)
+from visavis.runtime.errors import (
+    CapacityExhausted,
+    InternalError,
+    InvalidInput,
+    SessionExists,
+    StageUnavailable,
+    WorkerLost,
+)
+from visavis.runtime.worker import Worker, WorkerSession
+from visavis.v1 import audio_encoder_pb2, decoder_pb2
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def is_alive(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_dead(process_id: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while is_alive(process_id):
+        assert time.monotonic() < deadline, "the process still lives"
+        time.sleep(0.01)
+
+
+async def wait_until_hung(worker: Worker, *, hung: bool) -> None:
+    async with asyncio.timeout(5):
+        while worker.hung != hung:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.02)
+
+
+async def outputs_of(session: WorkerSession, count: int) -> list[audio_encoder_pb2.EncodedChunk]:
+    async with asyncio.timeout(10):
+        return [cast(audio_encoder_pb2.EncodedChunk, await anext(session)) for _ in range(count)]
+
+
+async def test_outputs_come_in_order_and_complete(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    ready, session = await worker.open("s1", config())
+    assert cast(audio_encoder_pb2.EncodeReady, ready).model.name == "tone"
+    for index in range(1, 6):
+        session.submit(chunk(index))
+    outputs = await outputs_of(session, 5)
+    assert [output.speech.header.chunk_index for output in outputs] == [1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(np.frombuffer(outputs[0].speech.latents.data, "<f4"), SAMPLES * 2)
+
+
+async def test_an_item_comes_back_in_milliseconds(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    _, session = await worker.open("s1", config())
+    seconds = []
+    for index in range(1, 31):
+        started = time.perf_counter()
+        session.submit(chunk(index))
+        await outputs_of(session, 1)
+        seconds.append(time.perf_counter() - started)
+    assert sorted(seconds)[15] < 0.02, f"median {sorted(seconds)[15]:.4f} s: something polls"
+
+
+async def test_sessions_do_not_mix(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    sessions = [(await worker.open(f"s{number}", config()))[1] for number in range(3)]
+    for number, session in enumerate(sessions):
+        session.submit(chunk(number + 1))
+    for number, session in enumerate(sessions):
+        assert (await outputs_of(session, 1))[0].speech.header.chunk_index == number + 1
+
+
+async def test_an_open_session_cannot_be_opened_again_until_it_is_closed(start_worker: StartWorker) -> None:
+    worker = await start_worker(ToneSettings(slots=1))
+    _, session = await worker.open("s1", config())
+    with pytest.raises(SessionExists):
+        await worker.open("s1", config())
+    with pytest.raises(CapacityExhausted):
+        await worker.open("s2", config())
+    session.close()
+    session.close()
+    _, again = await worker.open("s1", config())
+    again.submit(chunk())
+    assert len(await outputs_of(again, 1)) == 1
+
+
+async def test_what_was_under_way_for_a_closed_session_does_not_reach_its_successor(start_worker: StartWorker) -> None:
+    worker = await start_worker(ToneSettings(step_seconds=0.05))
+    _, session = await worker.open("s1", config())
+    for index in range(1, 4):
+        session.submit(chunk(index))
+    await asyncio.sleep(0.06)
+    session.close()
+    _, successor = await worker.open("s1", config())
+    successor.submit(chunk(7))
+    assert (await outputs_of(successor, 1))[0].speech.header.chunk_index == 7
+
+
+async def test_finish_ends_the_iteration_after_what_is_there(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    _, session = await worker.open("s1", config())
+    session.submit(chunk())
+    await asyncio.sleep(0.1)
+    session.finish()
+    assert len([output async for output in session]) == 1
+
+
+async def test_an_error_of_one_session_leaves_the_others_alone(
+    start_worker: StartWorker, capfd: pytest.CaptureFixture[str]
+) -> None:
+    worker = await start_worker()
+    _, refused = await worker.open("refused", config())
+    _, broken = await worker.open("broken", config())
+    _, healthy = await worker.open("healthy", config())
+    refused.submit(chunk(order=REFUSE))
+    broken.submit(chunk(order=CRASH_SUBMIT))
+    healthy.submit(chunk())
+    with pytest.raises(InvalidInput) as refusal:
+        await anext(refused)
+    assert refusal.value.field == "chunk.samples"
+    with pytest.raises(InternalError) as failure:
+        await anext(broken)
+    assert len(await outputs_of(healthy, 1)) == 1
+    assert SECRET not in failure.value.message
+    log = capfd.readouterr().err
+    assert SECRET in log
+    assert failure.value.error_id in log
+
+
+async def test_a_failed_open_tells_an_id_and_leaves_the_worker_working(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    with pytest.raises(InternalError) as failure:
+        await worker.open(CRASH_OPEN, config())
+    assert SECRET not in failure.value.message
+    await worker.open("s1", config())
+
+
+async def test_an_open_that_is_given_up_leaves_no_session_behind(start_worker: StartWorker) -> None:
+    worker = await start_worker(ToneSettings(slots=1, open_seconds=0.2), worker_settings(open_timeout_seconds=0.05))
+    with pytest.raises(StageUnavailable):
+        await worker.open("s1", config())
+    await asyncio.sleep(0.3)
+    with pytest.raises(StageUnavailable):
+        await worker.open("s2", config())  # slow again, but not CapacityExhausted: the slot was given back
+
+
+async def test_calls_are_answered_and_bounded(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    request = decoder_pb2.EncodePortraitRequest(portrait=b"abc")
+    assert cast(decoder_pb2.EncodePortraitResponse, await worker.call(request)).thumbnail == b"cba"
+    with pytest.raises(InternalError):
+        await worker.call(decoder_pb2.EncodePortraitRequest(portrait=b"crash"))
+    slow = decoder_pb2.EncodePortraitRequest(portrait=b"slow")
+    answers = await asyncio.gather(*(worker.call(slow) for _ in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers].count(CapacityExhausted) == 1
+    assert await worker.call(request)
+
+
+async def test_a_call_that_takes_too_long_is_unavailable(start_worker: StartWorker) -> None:
+    worker = await start_worker(None, worker_settings(call_timeout_seconds=0.1))
+    with pytest.raises(StageUnavailable):
+        await worker.call(decoder_pb2.EncodePortraitRequest(portrait=b"slow"))
+
+
+async def test_the_worker_is_pinned_and_its_openmp_threads_sleep(start_worker: StartWorker) -> None:
+    processor = min(os.sched_getaffinity(0))
+    worker = await start_worker(None, worker_settings(threads=3, processors=(processor,)))
+    request = decoder_pb2.EncodePortraitRequest(portrait=b"environment")
+    answer = cast(decoder_pb2.EncodePortraitResponse, await worker.call(request))
+    assert answer.thumbnail.decode() == f"PASSIVE 0 3 {processor}"
+
+
+@pytest.mark.parametrize("order", [KILL, CRASH_STEP])
+async def test_a_lost_worker_fails_every_session_and_call(start_worker: StartWorker, order: bytes) -> None:
+    worker = await start_worker(ToneSettings(step_seconds=0.3))
+    _, first = await worker.open("s1", config())
+    _, second = await worker.open("s2", config())
+    first.submit(chunk(order=order))
+    await asyncio.sleep(0.1)  # the step runs now, the call waits for its end
+    call = asyncio.create_task(worker.call(decoder_pb2.EncodePortraitRequest(portrait=b"slow")))
+    for session in (first, second):
+        with pytest.raises(WorkerLost):
+            await outputs_of(session, 1)
+    with pytest.raises(WorkerLost):
+        await call
+    assert worker.lost.is_set()
+    with pytest.raises(WorkerLost):
+        await worker.open("s3", config())
+    with pytest.raises(WorkerLost):
+        second.submit(chunk())
+    second.close()
+
+
+async def test_kill_minus_nine_is_noticed_at_once(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    _, session = await worker.open("s1", config())
+    assert worker.process_id is not None
+    started = time.monotonic()
+    os.kill(worker.process_id, signal.SIGKILL)
+    with pytest.raises(WorkerLost):
+        await outputs_of(session, 1)
+    assert time.monotonic() - started < 0.5
+
+
+async def test_an_engine_that_cannot_start_is_a_lost_worker(capfd: pytest.CaptureFixture[str]) -> None:
+    worker = Worker(ENGINE, ToneSettings(fails_to_start=True), worker_settings(), stage="audio_encoder")
+    with pytest.raises(WorkerLost) as failure:
+        await worker.start()
+    assert SECRET not in failure.value.message
+    assert SECRET in capfd.readouterr().err
+
+
+async def test_an_engine_that_starts_too_slowly_is_ended() -> None:
+    settings = worker_settings(start_timeout_seconds=0.5)
+    worker = Worker(ENGINE, ToneSettings(warm_up_seconds=60), settings, stage="audio_encoder")
+    with pytest.raises(StageUnavailable):
+        await worker.start()
+    assert worker.process_id is not None
+    assert not is_alive(worker.process_id)
+
+
+async def test_a_hung_engine_is_reported_refuses_sessions_and_is_killed(start_worker: StartWorker) -> None:
+    worker = await start_worker(None, worker_settings(hang_seconds=0.3, kill_seconds=1.0))
+    _, session = await worker.open("s1", config())
+    await asyncio.sleep(0.6)
+    assert not worker.hung, "an engine without work does not hang"
+    session.submit(chunk(order=HANG))
+    await wait_until_hung(worker, hung=True)
+    with pytest.raises(StageUnavailable):
+        await worker.open("s2", config())
+    async with asyncio.timeout(5):
+        await worker.lost.wait()
+    with pytest.raises(WorkerLost):
+        await outputs_of(session, 1)
+
+
+async def test_a_stopped_process_counts_as_hung(start_worker: StartWorker) -> None:
+    worker = await start_worker(None, worker_settings(hang_seconds=0.3))
+    assert worker.process_id is not None
+    os.kill(worker.process_id, signal.SIGSTOP)
+    await wait_until_hung(worker, hung=True)
+    os.kill(worker.process_id, signal.SIGCONT)
+    await wait_until_hung(worker, hung=False)
+    await worker.open("s1", config())
+
+
+async def test_busy_fraction_follows_the_load(start_worker: StartWorker) -> None:
+    worker = await start_worker(ToneSettings(step_seconds=0.1), worker_settings(hang_seconds=0.8))
+    _, session = await worker.open("s1", config())
+    for index in range(1, 11):
+        session.submit(chunk(index))
+    await outputs_of(session, 9)
+    assert worker.busy_fraction > 0.8
+    await asyncio.sleep(0.7)
+    assert worker.busy_fraction < 0.2
+
+
+async def test_signals_for_the_whole_group_do_not_end_the_worker(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    assert worker.process_id is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.process_id, number)
+    await asyncio.sleep(0.1)
+    await worker.open("s1", config())
+
+
+async def test_stop_ends_the_process(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    assert worker.process_id is not None
+    await worker.stop()
+    await worker.stop()
+    assert not is_alive(worker.process_id)
+
+
+ORPHAN = """
+import asyncio, sys
+from tests.runtime.conftest import ENGINE, worker_settings
+from tests.runtime.messages import chunk, config
+from tests.runtime.tone_engine import HANG, ToneSettings
+from visavis.runtime.worker import Worker
+
+async def main():
+    worker = Worker(ENGINE, ToneSettings(), worker_settings(), stage="audio_encoder")
+    await worker.start()
+    _, session = await worker.open("s1", config())
+    if sys.argv[1] == "busy":
+        session.submit(chunk(order=HANG))
+    print(worker.process_id, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("load", ["idle", "busy"])
+def test_the_worker_dies_with_a_killed_parent(load: str) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN, load], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent, parent.stdout:
+        worker_process_id = int(parent.stdout.readline())
+        assert is_alive(worker_process_id)
+        parent.kill()
+        wait_until_dead(worker_process_id, seconds=2)
