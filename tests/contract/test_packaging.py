@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,25 +18,7 @@ from packaging.utils import canonicalize_name
 from visavis import __version__
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SOURCES = ["pyproject.toml", "setup.py", "LICENSE", "visavis", "services", "gateway", "configs"]
 CUDA = ("cuda-", "nvidia-", "triton")
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built without a network from a copy: a build in place would leave its folders here."""
-    folder = tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:
-        source, target = REPOSITORY / name, folder / "source" / name
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            target.parent.mkdir(exist_ok=True)
-            shutil.copy(source, target)
-    build = [sys.executable, "-m", "pip", "wheel", "--no-index", "--no-build-isolation", "--no-deps", "--quiet"]
-    subprocess.run([*build, "--wheel-dir", folder, folder / "source"], check=True)
-    (path,) = folder.glob("*.whl")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +132,13 @@ def test_cuda_is_refused_only_by_the_cpu_constraints() -> None:
         line for line in REPOSITORY.joinpath("constraints.txt").read_text().splitlines() if line.startswith(CUDA)
     ]
     assert REPOSITORY.joinpath("constraints-cpu.txt").read_text().count("<0") >= 4
+
+
+def test_git_ignores_no_source() -> None:
+    """A pattern such as `data/` without its leading slash once kept a package out of every commit."""
+    if not REPOSITORY.joinpath(".git").exists():
+        pytest.skip("not a git checkout")
+    sources = ["visavis", "services", "gateway", "tests", "tools", "protos", "configs"]
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", *sources]
+    ignored = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [name for name in ignored if Path(name).suffix in {".py", ".pyi", ".proto", ".toml"}] == []
