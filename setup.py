@@ -1,12 +1,16 @@
-"""Puts the presets of /configs into the wheel as the data package visavis.presets; the rest is in pyproject.toml.
+"""Puts data beside the modules into the wheel: configs/ as visavis.presets, and the bundled portrait and speech.
 
-A data package outside the package's folder cannot be said in pyproject.toml together with automatic discovery.
+Data packages cannot be said in pyproject.toml together with automatic discovery; everything else is there.
 """
 
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["visavis", "visavis.*"]), "visavis.presets"],
+    packages=[*find_packages(include=["visavis", "visavis.*"]), "visavis.demo", "visavis.presets"],
     package_dir={"visavis.presets": "configs"},
-    package_data={"": ["py.typed", "*.pyi"], "visavis.presets": ["*.toml"]},
+    package_data={
+        "": ["py.typed", "*.pyi"],
+        "visavis.demo": ["*.jpg", "*.wav"],
+        "visavis.presets": ["*.toml"],
+    },
 )

@@ -76,9 +76,9 @@ def test_types_stubs_presets_and_license_are_in_it(names: list[str]) -> None:
     assert f"visavis-{__version__}.dist-info/licenses/LICENSE" in names
 
 
-def test_every_module_is_in_it(names: list[str]) -> None:
-    modules = {str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("visavis/**/*.py")}
-    assert modules <= set(names)
+def test_every_file_of_the_library_is_in_it(names: list[str]) -> None:
+    paths = {path for path in REPOSITORY.glob("visavis/**/*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {str(path.relative_to(REPOSITORY)) for path in paths} <= set(names)
 
 
 def test_presets_are_found_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
