@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from visavis.client.events import ChunkTiming, Segment
-from visavis.client.formats import FRAME_RATE
 from visavis.client.session import TalkSession
 from visavis.client.speech import Speech, paced_packets
+from visavis.contract import CHUNK_SECONDS, FRAME_RATE, LOOKAHEAD_SAMPLES, SAMPLE_RATE_HZ
 
-CHUNK_SECONDS: Final = 0.96
-LOOKAHEAD_SECONDS: Final = 0.08
+LOOKAHEAD_SECONDS: Final = LOOKAHEAD_SAMPLES / SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, slots=True)

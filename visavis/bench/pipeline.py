@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.console import Console
 
-from visavis.bench.measured_session import CHUNK_SECONDS, SessionMeasurement
+from visavis.bench.measured_session import SessionMeasurement
 from visavis.bench.measurement_json import in_process_from_json, measurement_from_json
 from visavis.bench.pipeline_report import print_result, write_json, write_markdown
 from visavis.bench.pipeline_result import InProcessFigures, Pace, PaceFigures, PipelineResult, pace_figures
@@ -18,6 +18,7 @@ from visavis.bench.surroundings import surroundings
 from visavis.cli.errors import CommandError
 from visavis.cli.local_system import LocalSystem, default_settings, local_system
 from visavis.client import BlockingClient
+from visavis.contract import CHUNK_SECONDS
 
 WARM_UP_SECONDS: Final = 3.0
 GRACE_SECONDS: Final = 120.0

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from visavis.bench.measured_session import CHUNK_SECONDS, SessionMeasurement
+from visavis.bench.measured_session import SessionMeasurement
 from visavis.bench.percentiles import Percentiles
 from visavis.bench.resources import ResourceUse
 from visavis.bench.stage_table import StageFigures
 from visavis.bench.surroundings import Surroundings
 from visavis.client.records import Model
+from visavis.contract import CHUNK_SECONDS
 
 Pace = Literal["fast", "paced"]
 

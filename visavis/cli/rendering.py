@@ -68,10 +68,10 @@ async def _render(address: str, tls: Tls | None, job: RenderJob, console: Consol
 
         def on_model(name: str, random_weights: bool) -> None:
             if random_weights:
-                console.print(
-                    f"[bold yellow]The weights of model '{name}' are random: the pictures will be noise, "
-                    "until trained weights exist.[/bold yellow]"
+                notice = (
+                    f"The weights of '{name}' are random: pictures are noise until trained weights exist."
                 )
+                console.print(notice, style="bold yellow", soft_wrap=True, highlight=False)
 
         def on_progress(seconds: float) -> None:
             done = min(seconds, job.speech.seconds)

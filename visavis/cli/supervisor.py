@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 
 from visavis.cli import die_with_parent
 from visavis.cli.errors import CommandError
+from visavis.cli.log_line import readable_log_line
 
 POLL_SECONDS: Final = 0.05
 LOG_LINES_SHOWN: Final = 15
@@ -66,7 +67,8 @@ class ManagedProcess:
         lines: list[str] = []
         for path in (self.output, self.log):
             lines += path.read_text(errors="replace").splitlines()
-        return "\n".join(f"  {line}" for line in lines[-LOG_LINES_SHOWN:]) or "  (it wrote nothing)"
+        shown = [f"  {readable_log_line(line)}" for line in lines[-LOG_LINES_SHOWN:]]
+        return "\n".join(shown) or "  (it wrote nothing)"
 
 
 class Supervisor:

@@ -31,12 +31,13 @@ from visavis.client.events import (
     Starved,
     UtteranceEnded,
 )
-from visavis.client.formats import FRAME_RATE, AudioFormat, VideoFormat
+from visavis.client.formats import AudioFormat, VideoFormat
 from visavis.client.media_error import MediaError
 from visavis.client.records import Avatar, Capacity, Consent, Model, ServerInfo, SessionStart, StageCapacity
 from visavis.client.session import TalkSession
 from visavis.client.speech import Speech, paced_packets
 from visavis.client.tls import Tls
+from visavis.contract import FRAME_RATE
 
 __all__ = [
     "FRAME_RATE",

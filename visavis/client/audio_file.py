@@ -8,12 +8,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from visavis.client.formats import FRAME_RATE
 from visavis.client.media_error import MediaError
 from visavis.client.speech import Speech
+from visavis.contract import FRAME_RATE, MAX_CLIENT_SAMPLE_RATE_HZ, MIN_CLIENT_SAMPLE_RATE_HZ
 
-MIN_SAMPLE_RATE_HZ: Final = 8_000
-MAX_SAMPLE_RATE_HZ: Final = 96_000
 FALLBACK_SAMPLE_RATE_HZ: Final = 48_000
 MAX_SECONDS: Final = 3600.0
 
@@ -43,7 +41,8 @@ def read_speech(path: Path) -> Speech:
 
 
 def _accepted_rate(sample_rate_hz: int) -> int:
-    accepted = MIN_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_SAMPLE_RATE_HZ and sample_rate_hz % FRAME_RATE == 0
+    possible = MIN_CLIENT_SAMPLE_RATE_HZ <= sample_rate_hz <= MAX_CLIENT_SAMPLE_RATE_HZ
+    accepted = possible and sample_rate_hz % FRAME_RATE == 0
     return sample_rate_hz if accepted else FALLBACK_SAMPLE_RATE_HZ
 
 

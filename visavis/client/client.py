@@ -15,9 +15,8 @@ from visavis.client.formats import AudioFormat, VideoFormat
 from visavis.client.records import Avatar, Capacity, Consent, ServerInfo, SessionStart
 from visavis.client.session import TalkSession
 from visavis.client.tls import Tls
+from visavis.contract import MAX_MESSAGE_BYTES
 from visavis.v1 import generator_pb2, talking_head_pb2, talking_head_pb2_grpc
-
-MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 Idle = Literal["server", "live", "pause"]
 Starvation = Literal["server", "wait", "fill"]

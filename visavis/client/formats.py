@@ -6,9 +6,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from visavis.contract import FRAME_RATE
 from visavis.v1 import media_pb2
-
-FRAME_RATE = 25
 
 _SAMPLE_TYPES: dict[media_pb2.AudioEncoding.ValueType, np.dtype[np.generic]] = {
     media_pb2.AUDIO_ENCODING_PCM_S16LE: np.dtype("<i2"),

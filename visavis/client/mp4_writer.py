@@ -9,7 +9,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from visavis.client.formats import FRAME_RATE, AudioFormat
+from visavis.client.formats import AudioFormat
+from visavis.contract import FRAME_RATE
 
 # What AAC can carry; other rates are resampled to 48 kHz.
 _AAC_RATES_HZ: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
