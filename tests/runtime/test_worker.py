@@ -14,6 +14,7 @@ import pytest
 
 from tests.runtime.conftest import ENGINE, StartWorker, worker_settings
 from tests.runtime.messages import SAMPLES, chunk, config
+from tests.runtime.processes import is_alive, wait_until_dead
 from tests.runtime.tone_engine import (
     CRASH_OPEN,
     CRASH_STEP,
@@ -36,20 +37,6 @@ from visavis.runtime.worker import Worker, WorkerSession
 from visavis.v1 import audio_encoder_pb2, decoder_pb2
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-def is_alive(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until_dead(process_id: int, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while is_alive(process_id):
-        assert time.monotonic() < deadline, "the process still lives"
-        time.sleep(0.01)
 
 
 async def wait_until_hung(worker: Worker, *, hung: bool) -> None:

@@ -1,0 +1,190 @@
+"""Leases against a simple model, on a real Valkey."""
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from visavis.runtime.embedded_redis import EmbeddedRedis
+from visavis.runtime.errors import LeaseHeld, LeaseLost, StateStoreUnavailable
+from visavis.runtime.leases import Lease, LeaseStore, fence_key, lease_key
+from visavis.runtime.redis_connection import RedisClient, connect_redis
+from visavis.runtime.settings import RedisSettings
+
+
+def store_of(redis: RedisClient, *, lease_seconds: float = 60.0) -> LeaseStore:
+    return LeaseStore(redis, lease_seconds=lease_seconds, timeout_seconds=2.0)
+
+
+async def test_one_holder_at_a_time(redis: RedisClient) -> None:
+    store = store_of(redis)
+    lease = await store.claim("s1", "g1")
+    with pytest.raises(LeaseHeld, match="g1"):
+        await store.claim("s1", "g2")
+    with pytest.raises(LeaseHeld):
+        await store.claim("s1", "g1")
+    assert await store.current("s1") == lease
+    assert (await store.claim("s2", "g2")).holder == "g2"
+
+
+async def test_of_many_claims_at_once_one_wins(redis: RedisClient) -> None:
+    store = store_of(redis)
+    claims = await asyncio.gather(*(store.claim("s1", f"g{number}") for number in range(20)), return_exceptions=True)
+    assert sum(isinstance(claim, Lease) for claim in claims) == 1
+    assert sum(isinstance(claim, LeaseHeld) for claim in claims) == 19
+
+
+async def test_an_expired_lease_can_be_claimed_and_its_holder_is_refused(redis: RedisClient) -> None:
+    store = store_of(redis, lease_seconds=0.1)
+    stale = await store.claim("s1", "g1")
+    await asyncio.sleep(0.15)
+    lease = await store.claim("s1", "g2")
+    assert lease.token > stale.token
+    with pytest.raises(LeaseLost):
+        await store.renew(stale)
+    assert await store.release(stale) is False
+    assert await store.current("s1") == lease
+
+
+async def test_renewing_keeps_a_lease(redis: RedisClient) -> None:
+    store = store_of(redis, lease_seconds=0.2)
+    lease = await store.claim("s1", "g1")
+    for _ in range(4):
+        await asyncio.sleep(0.1)
+        await store.renew(lease)
+    assert await store.current("s1") == lease
+
+
+async def test_an_expired_lease_that_nobody_claimed_can_be_renewed(redis: RedisClient) -> None:
+    store = store_of(redis)
+    lease = await store.claim("s1", "g1")
+    await redis.delete(lease_key("s1"))
+    await store.renew(lease)
+    assert await store.current("s1") == lease
+
+
+async def test_a_released_lease_cannot_be_renewed(redis: RedisClient) -> None:
+    store = store_of(redis)
+    lease = await store.claim("s1", "g1")
+    assert await store.release(lease) is True
+    with pytest.raises(LeaseLost):
+        await store.renew(lease)
+    assert await store.release(lease) is False
+
+
+async def test_tokens_grow_even_when_redis_forgets_everything(redis: RedisClient) -> None:
+    store = store_of(redis)
+    before = await store.claim("s1", "g1")
+    await redis.flushall()
+    after = await store.claim("s1", "g2")
+    assert after.token > before.token
+    with pytest.raises(LeaseLost):
+        await store.renew(before)
+
+
+async def test_after_a_loss_of_data_the_highest_token_wins(redis: RedisClient) -> None:
+    store = store_of(redis)
+    older = await store.claim("s1", "g1")
+    await redis.delete(lease_key("s1"))
+    newer = await store.claim("s1", "g2")
+    await redis.flushall()
+    await store.renew(older)
+    await store.renew(newer)
+    with pytest.raises(LeaseLost):
+        await store.renew(older)
+    assert await store.current("s1") == newer
+
+
+async def test_keys_expire_and_share_a_hash_slot(redis: RedisClient) -> None:
+    store = store_of(redis)
+    lease = await store.claim("s1", "g1")
+    assert (lease_key("s1"), fence_key("s1")) == ("visavis:{s1}:lease", "visavis:{s1}:fence")
+    assert 0 < await redis.pttl(lease_key("s1")) <= 60_000
+    assert await redis.pttl(fence_key("s1")) > 3600_000
+    await store.release(lease)
+    assert await redis.pttl(fence_key("s1")) > 3600_000
+    assert sorted(await redis.keys("*")) == [b"visavis:{s1}:fence"]
+
+
+async def test_an_unreachable_redis_is_told() -> None:
+    client = connect_redis(RedisSettings("redis://127.0.0.1:1/0", timeout_seconds=0.5))
+    store = LeaseStore(client, lease_seconds=1.0, timeout_seconds=0.5)
+    with pytest.raises(StateStoreUnavailable):
+        await store.claim("s1", "g1")
+    await client.aclose()
+
+
+@dataclass
+class Model:
+    """What leases are: at most one valid claim per session; the last claim is the only one that may be renewed."""
+
+    current: Lease | None = None
+    # The latest claim as long as it is not released, valid or expired.
+    latest: Lease | None = None
+    claimed: list[Lease] = field(default_factory=list)
+
+
+SESSIONS = ("a", "b")
+_names = itertools.count()
+
+actions = st.lists(
+    st.tuples(
+        st.sampled_from(["claim", "claim", "renew", "release", "expire"]),
+        st.sampled_from(SESSIONS),
+        st.integers(0, 7),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(actions=actions)
+def test_any_sequence_behaves_like_the_model(redis_server: EmbeddedRedis, actions: list[tuple[str, str, int]]) -> None:
+    asyncio.run(follow_model(redis_server.url, actions))
+
+
+async def follow_model(url: str, actions: list[tuple[str, str, int]]) -> None:
+    redis = connect_redis(RedisSettings(url, timeout_seconds=2.0))
+    run = next(_names)
+    store = store_of(redis)
+    models = {name: Model() for name in SESSIONS}
+    try:
+        for action, name, number in actions:
+            await step(store, redis, f"{name}-{run}", models[name], action, number)
+            assert await store.current(f"{name}-{run}") == models[name].current
+    finally:
+        await redis.aclose()
+
+
+async def step(store: LeaseStore, redis: RedisClient, session_id: str, model: Model, action: str, number: int) -> None:
+    lease = model.claimed[number % len(model.claimed)] if model.claimed else None
+    if action == "claim":
+        await claim(store, session_id, model, f"g{number}")
+    elif action == "expire":
+        await redis.pexpire(lease_key(session_id), 0)  # what the server does when the time has come
+        model.current = None
+    elif lease is not None and action == "renew":
+        if lease == model.latest:
+            await store.renew(lease)
+            model.current = lease
+        else:
+            with pytest.raises(LeaseLost):
+                await store.renew(lease)
+    elif lease is not None and action == "release":
+        assert await store.release(lease) is (lease == model.latest)
+        if lease == model.latest:
+            model.current = model.latest = None
+
+
+async def claim(store: LeaseStore, session_id: str, model: Model, holder: str) -> None:
+    if model.current is not None:
+        with pytest.raises(LeaseHeld):
+            await store.claim(session_id, holder)
+        return
+    lease = await store.claim(session_id, holder)
+    assert all(lease.token > earlier.token for earlier in model.claimed)
+    model.claimed.append(lease)
+    model.current = model.latest = lease
