@@ -95,7 +95,6 @@ class VideoDecoder(nn.Module):
         self.temporal_upsampling = nn.ModuleList(TemporalUpsampling(width) for width in coarse_to_fine[:-1])
         self.upsampling = nn.ModuleList(SpatialUpsampling(coarse, fine) for coarse, fine in pairwise(coarse_to_fine))
         self.last_spatial = SpatialBlocks(finest, blocks[0], norm_groups)
-        self.norm_out = nn.GroupNorm(norm_groups, finest)
         self.conv_hidden = keep_scale(nn.Conv2d(finest, finest, 3, padding=1))
         self.conv_out = nn.Conv2d(finest, 3 * PATCH**2, 3, padding=1)
 
@@ -105,8 +104,10 @@ class VideoDecoder(nn.Module):
         for stage, doubling, upsampling in zip(self.stages, self.temporal_upsampling, self.upsampling, strict=True):
             steps = doubling(stage(steps, memory), memory)
             steps = steps_of(upsampling(frames_of(steps)), batch_size)
-        frames = self.norm_out(self.last_spatial(frames_of(steps)))
-        patches = self.conv_out(F.silu(self.conv_hidden(F.silu(frames))))
+        frames = self.last_spatial(frames_of(steps))
+        # No normalisation before the output: it takes contrast away (after 150 steps 10.3 dB with it, 16.9 without).
+        frames = frames + self.conv_hidden(F.silu(frames))
+        patches = self.conv_out(F.silu(frames))
         pictures: Tensor = F.pixel_shuffle(patches, PATCH).unflatten(0, (batch_size, -1))
         return pictures
 
