@@ -1,37 +1,90 @@
-"""In which order instances of a stage are tried for a new session; pure."""
+"""In which order instances of the stages are tried for a new session; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
+from visavis.runtime.errors import ModelMismatch, StageUnavailable
+from visavis.runtime.registry import StageInstance
 
-class Candidate(Protocol):
-    """What placement needs to know about an instance; the registry's heartbeats tell it."""
-
-    @property
-    def instance_id(self) -> str: ...
-    @property
-    def slots(self) -> int: ...
-    @property
-    def used_slots(self) -> int: ...
-    @property
-    def draining(self) -> bool: ...
-    @property
-    def fingerprint(self) -> str: ...
-
-
-CandidateT = TypeVar("CandidateT", bound=Candidate)
+AUDIO_ENCODER: Final = "audio_encoder"
+GENERATOR: Final = "generator"
+DECODER: Final = "decoder"
+STAGES: Final = (AUDIO_ENCODER, GENERATOR, DECODER)
 
 
 def placement_order(
-    instances: Iterable[CandidateT], fingerprint: str, sink_holders: frozenset[str] = frozenset()
-) -> list[CandidateT]:
-    """Instances that may take a session of the model `fingerprint`, the best first.
+    instances: Iterable[StageInstance], sink_holders: frozenset[str] = frozenset()
+) -> list[StageInstance]:
+    """The instances that take sessions, the best first.
 
-    Draining instances, other models and instances without a free slot are left out. Among the rest the least loaded
-    goes first (used share of slots); of equally loaded ones an instance in `sink_holders`, which has the avatar's sink
-    already; of those the one with the smaller id, so that the order never depends on the order of heartbeats.
+    Draining ones are left out. The least loaded goes first (used share of slots); of equally loaded ones an instance
+    in `sink_holders`, which has the avatar's sink already; of those the one with the smaller id, so that the order
+    never depends on the order of heartbeats. Those that look full come last but stay in: a heartbeat is old news, only
+    the instance itself knows.
     """
-    usable = [i for i in instances if not i.draining and i.fingerprint == fingerprint and i.used_slots < i.slots]
-    return sorted(usable, key=lambda i: (i.used_slots / i.slots, i.instance_id not in sink_holders, i.instance_id))
+    return sorted(
+        (instance for instance in instances if not instance.draining),
+        key=lambda i: (_load(i), i.instance_id not in sink_holders, i.instance_id),
+    )
+
+
+def place_session(
+    instances: Mapping[str, Sequence[StageInstance]],
+    fingerprint: str,
+    sink_holders: frozenset[str] = frozenset(),
+) -> dict[str, list[StageInstance]]:
+    """Candidates of each stage for a session of the model `fingerprint`, in the order in which to try them.
+
+    All candidates run that model and understand each other (`compatibility`). Errors: `StageUnavailable` names a stage
+    that no instance serves; `ModelMismatch` when a stage serves other models only.
+    """
+    usable = {stage: _usable(stage, instances.get(stage, ()), fingerprint, sink_holders) for stage in STAGES}
+    wishes = [instance.compatibility for instance in usable[GENERATOR]]
+    for wish in wishes:
+        fitting = {stage: _fitting(usable[stage], wish) for stage in STAGES}
+        if all(fitting.values()):
+            return fitting
+    raise ModelMismatch("the stages that are running cannot work together; start them with the same model settings")
+
+
+def served_model(instances: Mapping[str, Sequence[StageInstance]]) -> StageInstance | None:
+    """A decoder instance of the model that new sessions and avatars use, or None while no model has all three stages.
+
+    Where several models are served it is the one with the most generator slots.
+    """
+    slots: dict[str, int] = {}
+    for generator in placement_order(instances.get(GENERATOR, ())):
+        slots[generator.model_fingerprint] = slots.get(generator.model_fingerprint, 0) + generator.slots
+    for fingerprint in sorted(slots, key=lambda f: (-slots[f], f)):
+        try:
+            return place_session(instances, fingerprint)[DECODER][0]
+        except (StageUnavailable, ModelMismatch):
+            continue
+    return None
+
+
+def stage_missing(stage: str) -> StageUnavailable:
+    """The error for a stage that nothing serves; says its name and nothing else."""
+    return StageUnavailable(f"the stage {stage} is not available; try again")
+
+
+def _load(instance: StageInstance) -> float:
+    return instance.used_slots / instance.slots if instance.slots else 1.0
+
+
+def _usable(
+    stage: str, instances: Sequence[StageInstance], fingerprint: str, sink_holders: frozenset[str]
+) -> list[StageInstance]:
+    ordered = placement_order(instances, sink_holders)
+    if not ordered:
+        raise stage_missing(stage)
+    usable = [instance for instance in ordered if instance.model_fingerprint == fingerprint]
+    if not usable:
+        raise ModelMismatch("the avatar belongs to another model than the one that is served; register it again")
+    return usable
+
+
+def _fitting(instances: Sequence[StageInstance], wish: str) -> list[StageInstance]:
+    return [instance for instance in instances if not wish or instance.compatibility in ("", wish)]
