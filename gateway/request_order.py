@@ -1,0 +1,44 @@
+"""The order of a client's requests: config once and first, end of audio last; pure."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from visavis.runtime.errors import InvalidInput
+from visavis.v1.talking_head_pb2 import TalkRequest
+
+
+class _Phase(Enum):
+    BEFORE_CONFIG = auto()
+    TALKING = auto()
+    ENDED = auto()
+
+
+class RequestOrder:
+    """Accepts one request after the other, or says which rule it breaks."""
+
+    def __init__(self) -> None:
+        self._phase = _Phase.BEFORE_CONFIG
+
+    @property
+    def ended(self) -> bool:
+        """Whether `end_of_audio` has come: half-closing is no abort any more."""
+        return self._phase is _Phase.ENDED
+
+    def accept(self, request: TalkRequest) -> None:
+        """Take the next request. Errors: `InvalidInput` for one that may not come now, or that holds nothing."""
+        kind = request.WhichOneof("request")
+        if kind is None:
+            raise InvalidInput("the request is empty; set one of its fields", "request")
+        if self._phase is _Phase.BEFORE_CONFIG:
+            if kind != "config":
+                raise InvalidInput(f"{kind} came before config; config comes first", kind)
+            self._phase = _Phase.TALKING
+        elif kind == "config":
+            raise InvalidInput("config came a second time; open a new session instead", "config")
+        elif self._phase is _Phase.ENDED:
+            raise InvalidInput(f"{kind} came after end_of_audio, which is the last request", kind)
+        elif kind == "end_of_audio":
+            self._phase = _Phase.ENDED
+        elif kind == "interrupt" and request.interrupt.played_samples < 0:
+            raise InvalidInput("interrupt.played_samples is negative", "interrupt.played_samples")
