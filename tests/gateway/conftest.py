@@ -1,0 +1,23 @@
+"""A Valkey server for the gateway's tests, empty at the start of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+
+from visavis.runtime.embedded_redis import EmbeddedRedis
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(valkey: EmbeddedRedis) -> str:
+    with Redis.from_url(valkey.url) as client:
+        client.flushall()
+    return valkey.url
