@@ -116,12 +116,17 @@ class A2VBlock(nn.Module):
         return torch.addcmul(hidden_RTND, self.ff(normed_RTND), ff_gate)
 
     def fuse(self, rows: int) -> None:
-        """Prepares this block's products for inference."""
+        """Prepares this block's products for inference; does nothing when they still are."""
+        if self.attn1.is_fused():
+            return
         self.attn1.fuse(rows)
         inner, _, outer = self.ff.net
         assert isinstance(outer, nn.Linear)
-        if can_pack(outer.weight) and isinstance(inner, GELU) and inner.approximate == "tanh":
-            self.ff.net[0] = PackedGELU(PackedLinear(inner.proj, rows, "gelu-tanh"))
+        tanh = isinstance(inner, PackedGELU) or (isinstance(inner, GELU) and inner.approximate == "tanh")
+        if tanh and can_pack(outer.weight):
+            proj = inner.proj
+            assert isinstance(proj, nn.Linear)
+            self.ff.net[0] = PackedGELU(PackedLinear(proj, rows, "gelu-tanh"))
             self.ff.net[2] = PackedLinear(outer, rows)
 
     def remember(

