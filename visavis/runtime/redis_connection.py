@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from redis import exceptions
@@ -62,11 +62,23 @@ def connect_redis(settings: RedisSettings) -> RedisClient:
 
 async def redis_reply(operation: Awaitable[T], *, timeout_seconds: float) -> T:
     """Awaits one Redis operation; raises StateStoreUnavailable when it fails or takes too long."""
+    task = asyncio.current_task()
+    assert task is not None
+    cancellations = task.cancelling()
     try:
         async with asyncio.timeout(timeout_seconds):
-            return await operation
+            reply = await operation
     except (TimeoutError, *OUTAGES) as error:
+        _raise_if_cancelled(task, cancellations)
         raise StateStoreUnavailable("the state store cannot be reached; try again") from error
+    _raise_if_cancelled(task, cancellations)
+    return reply
+
+
+def _raise_if_cancelled(task: asyncio.Task[Any], cancellations: int) -> None:
+    """redis-py sends through `asyncio.wait_for`, which on Python 3.11 loses a cancellation that meets its end."""
+    if task.cancelling() > cancellations:
+        raise asyncio.CancelledError
 
 
 def _connect_sentinel(settings: RedisSettings, parts: SplitResult, *, tls: bool) -> Redis:
