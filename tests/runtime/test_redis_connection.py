@@ -1,5 +1,6 @@
 """One server, Sentinel or Cluster by the URL; deadlines."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -54,6 +55,20 @@ async def test_a_frozen_server_does_not_hold_anybody_up(redis_server: EmbeddedRe
         os.kill(redis_server.process_id, signal.SIGCONT)
     assert time.monotonic() - started < 0.5
     assert await redis_reply(redis.get("x"), timeout_seconds=1.0) is None
+
+
+async def test_a_cancellation_is_never_lost(redis: RedisClient) -> None:
+    await redis_reply(redis.ping(), timeout_seconds=1.0)
+    for turns in range(1, 12):  # wherever the operation is
+        operation = asyncio.create_task(redis_reply(redis.ping(), timeout_seconds=1.0))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if operation.done():
+            continue
+        operation.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await operation
+    assert await redis_reply(redis.ping(), timeout_seconds=1.0)
 
 
 async def test_a_restarted_server_is_used_again_without_an_error(tmp_path: Path) -> None:

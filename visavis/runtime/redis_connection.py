@@ -18,6 +18,9 @@ RedisClient: TypeAlias = "Redis | RedisCluster"
 
 T = TypeVar("T")
 
+# Strong references: a task that nobody holds can be collected while it runs.
+_under_way: "set[asyncio.Future[Any]]" = set()
+
 DEFAULT_SENTINEL_PORT = 26379
 # What a failover or an outage looks like; everything else is our own mistake.
 OUTAGES = (
@@ -33,7 +36,7 @@ OUTAGES = (
 
 
 def connect_redis(settings: RedisSettings) -> RedisClient:
-    """A client for the URL's kind of server; connects at the first operation. Replies are bytes.
+    """A client for the URL's kind of server; connects at the first operation. Replies are bytes. See `redis_reply`.
 
     Schemes: redis, rediss (TLS), unix; redis+sentinel and rediss+sentinel
     (`//user:password@host:26379,host:26379/primary-name/0`); redis+cluster and rediss+cluster. Raises ValueError.
@@ -61,24 +64,28 @@ def connect_redis(settings: RedisSettings) -> RedisClient:
 
 
 async def redis_reply(operation: Awaitable[T], *, timeout_seconds: float) -> T:
-    """Awaits one Redis operation; raises StateStoreUnavailable when it fails or takes too long."""
-    task = asyncio.current_task()
-    assert task is not None
-    cancellations = task.cancelling()
+    """Awaits one Redis operation; raises StateStoreUnavailable when it fails or takes too long.
+
+    Await every operation through this. Before Python 3.12 `asyncio.wait_for`, which redis-py sends with, drops a
+    cancellation that arrives just when the bytes are out: a bare `await` then goes on as if nobody had cancelled it,
+    and a deadline around it passes unnoticed. So the operation runs in a task of its own.
+    """
+    task = asyncio.ensure_future(operation)
+    _under_way.add(task)
+    task.add_done_callback(_forget)
     try:
         async with asyncio.timeout(timeout_seconds):
-            reply = await operation
+            return await asyncio.shield(task)
     except (TimeoutError, *OUTAGES) as error:
-        _raise_if_cancelled(task, cancellations)
         raise StateStoreUnavailable("the state store cannot be reached; try again") from error
-    _raise_if_cancelled(task, cancellations)
-    return reply
+    finally:
+        task.cancel()
 
 
-def _raise_if_cancelled(task: asyncio.Task[Any], cancellations: int) -> None:
-    """redis-py sends through `asyncio.wait_for`, which on Python 3.11 loses a cancellation that meets its end."""
-    if task.cancelling() > cancellations:
-        raise asyncio.CancelledError
+def _forget(task: "asyncio.Future[Any]") -> None:
+    _under_way.discard(task)
+    if not task.cancelled():
+        task.exception()  # whoever gave it up does not want to know
 
 
 def _connect_sentinel(settings: RedisSettings, parts: SplitResult, *, tls: bool) -> Redis:
