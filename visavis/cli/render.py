@@ -11,7 +11,7 @@ from visavis.bench.measured_session import SessionMeasurement, measure_session
 from visavis.client import Consent, Segment, Speech, Tls, VideoFormat, VisavisClient
 from visavis.client.mp4_writer import Mp4Writer
 
-REACH_SECONDS: Final = 10.0
+REACH_SECONDS: Final = 5.0
 JPEG_QUALITY: Final = 95
 VIDEO_FORMATS: Final = {
     "jpeg": VideoFormat.jpeg(JPEG_QUALITY),

@@ -68,9 +68,7 @@ async def _render(address: str, tls: Tls | None, job: RenderJob, console: Consol
 
         def on_model(name: str, random_weights: bool) -> None:
             if random_weights:
-                notice = (
-                    f"The weights of '{name}' are random: pictures are noise until trained weights exist."
-                )
+                notice = f"The weights of '{name}' are random: pictures are noise until trained weights exist."
                 console.print(notice, style="bold yellow", soft_wrap=True, highlight=False)
 
         def on_progress(seconds: float) -> None:
