@@ -1,21 +1,17 @@
 import time
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 
 from services.audio_encoder.engine import AudioEncoderEngine
 from services.model_settings import ModelSettings
+from tests.services.audio_encoder.messages import AHEAD, CHUNK, chunk_of, clip
 from tests.services.engine_driver import header, outputs_of, run_dry
 from visavis.models.tensors import tensor_from_message
 from visavis.runtime.engine import SessionOutput
 from visavis.runtime.errors import InvalidInput
 from visavis.v1 import audio_encoder_pb2
-
-CHUNK = 15_360
-AHEAD = 1_280
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +27,6 @@ def engine(warm_engine: AudioEncoderEngine) -> Iterator[AudioEncoderEngine]:
     yield warm_engine
     for session_id in ("a", "b", "c"):
         warm_engine.close(session_id)
-
-
-def clip(seed: int, chunks: int = 3) -> npt.NDArray[np.float32]:
-    return np.random.default_rng(seed).uniform(-0.5, 0.5, chunks * CHUNK).astype(np.float32)
-
-
-def chunk_of(samples: npt.NDArray[np.float32], index: int) -> audio_encoder_pb2.SpeechChunk:
-    start, end = CHUNK * (index - 1), CHUNK * index
-    return audio_encoder_pb2.SpeechChunk(
-        header=header(index), samples=samples[start:end].tobytes(), lookahead=samples[end : end + AHEAD].tobytes()
-    )
 
 
 def encode(engine: AudioEncoderEngine, seed: int) -> list[audio_encoder_pb2.EncodedChunk]:

@@ -12,16 +12,13 @@ from services.decoder.engine import DecoderEngine
 from services.decoder.settings import DecoderSettings
 from services.model_settings import ModelSettings
 from tests.services.decoder.h264_reader import decoded_h264
+from tests.services.decoder.messages import H264, JPEG, RAW, SIZE, config, raw_pictures, video
 from tests.services.decoder.patterns import psnr_db
-from tests.services.engine_driver import header, outputs_of, random_tensor, run_dry
+from tests.services.engine_driver import header, outputs_of, run_dry
 from visavis.models.tensors import tensor_from_message
 from visavis.runtime.engine import SessionOutput
 from visavis.runtime.errors import InternalError, InvalidInput
 from visavis.v1 import chunk_pb2, decoder_pb2, media_pb2, tensor_pb2
-
-RAW = media_pb2.VideoFormat(codec=media_pb2.VIDEO_CODEC_RAW_RGB)
-JPEG = media_pb2.VideoFormat(codec=media_pb2.VIDEO_CODEC_JPEG, jpeg_quality=95)
-H264 = media_pb2.VideoFormat(codec=media_pb2.VIDEO_CODEC_H264)
 
 
 @pytest.fixture(scope="module")
@@ -48,28 +45,8 @@ def portrait_latent(warm_engine: DecoderEngine) -> tensor_pb2.Tensor:
     return response.portrait_latent
 
 
-def config(
-    portrait_latent: tensor_pb2.Tensor, session_id: str = "a", video_format: media_pb2.VideoFormat = RAW
-) -> decoder_pb2.DecodeConfig:
-    return decoder_pb2.DecodeConfig(
-        session_id=session_id, portrait_latent=portrait_latent, video_format=video_format, seed=7
-    )
-
-
-def video(portrait_latent: tensor_pb2.Tensor, index: int, seed: int, **of_header: float) -> chunk_pb2.VideoLatents:
-    shape = (3, *portrait_latent.shape[1:])
-    return chunk_pb2.VideoLatents(
-        header=header(index, seconds_left=of_header.get("seconds_left", 0.5)),
-        latents=random_tensor(seed + index, shape),
-    )
-
-
 def frames_of(outputs: list[SessionOutput], session_id: str = "a") -> list[media_pb2.Frame]:
     return [f for message in outputs_of(outputs, session_id, decoder_pb2.DecodedPictures) for f in message.frames]
-
-
-def raw_pictures(frames: list[media_pb2.Frame], size: int) -> npt.NDArray[np.uint8]:
-    return np.stack([np.frombuffer(frame.data, np.uint8).reshape(size, size, 3) for frame in frames])
 
 
 def decode(
@@ -92,9 +69,7 @@ def test_ready_says_model_and_size(engine: DecoderEngine, portrait_latent: tenso
     ready = engine.open("a", config(portrait_latent))
     assert isinstance(ready, decoder_pb2.DecodeReady)
     description = engine.describe()
-    assert (
-        (ready.width, ready.height) == (description.width, description.height) == (32 * portrait_latent.shape[1],) * 2
-    )
+    assert (ready.width, ready.height) == (description.width, description.height) == (SIZE, SIZE)
     assert (ready.model.name, ready.model.fingerprint) == (description.model_name, description.model_fingerprint)
     assert ready.model.random_weights
 
@@ -109,8 +84,7 @@ def test_pictures_are_those_of_the_model(engine: DecoderEngine, portrait_latent:
             latents = tensor_from_message(video(portrait_latent, index, 100).latents)[None]
             pictures, state = vae.decode_chunk(latents, state)
             expected.append(((pictures[0] + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
-    size = 32 * portrait_latent.shape[1]
-    np.testing.assert_array_equal(raw_pictures(frames_of(outputs), size), torch.cat(expected).numpy())
+    np.testing.assert_array_equal(raw_pictures(frames_of(outputs)), torch.cat(expected).numpy())
     assert torch.cat(expected).float().std() > 10, "noise in, a picture of one colour out: the test would prove nothing"
 
 
@@ -153,8 +127,7 @@ def test_sessions_side_by_side_give_the_same_bits_as_alone(
 def test_encoded_pictures_come_back_close_to_the_raw_ones(
     engine: DecoderEngine, portrait_latent: tensor_pb2.Tensor, video_format: media_pb2.VideoFormat
 ) -> None:
-    size = 32 * portrait_latent.shape[1]
-    raw = raw_pictures(frames_of(decode(engine, portrait_latent)), size)
+    raw = raw_pictures(frames_of(decode(engine, portrait_latent)))
     frames = frames_of(decode(engine, portrait_latent, video_format))
     assert len(frames) == 48
     if video_format.codec == media_pb2.VIDEO_CODEC_H264:

@@ -8,12 +8,13 @@ import torch
 from services.generator.engine import GeneratorEngine
 from services.generator.settings import GeneratorSettings
 from services.model_settings import ModelSettings
-from tests.services.engine_driver import header, outputs_of, random_tensor, run_dry
+from tests.services.engine_driver import outputs_of, random_tensor, run_dry
+from tests.services.generator.messages import config, portrait_latent, speech
 from visavis.models.generation import begin_session, generate_chunk
 from visavis.models.tensors import tensor_from_message
 from visavis.runtime.engine import SessionOutput
 from visavis.runtime.errors import InvalidInput
-from visavis.v1 import chunk_pb2, generator_pb2, tensor_pb2
+from visavis.v1 import chunk_pb2, generator_pb2
 
 
 @pytest.fixture(scope="module")
@@ -31,29 +32,11 @@ def engine(warm_engine: GeneratorEngine) -> Iterator[GeneratorEngine]:
         warm_engine.close(session_id)
 
 
-def portrait_latent(engine: GeneratorEngine, seed: int = 1) -> tensor_pb2.Tensor:
-    preset = engine._loaded.preset
-    return random_tensor(seed, (1, preset.latent_rows, preset.latent_rows, preset.transformer["in_channels"]))
-
-
-def speech(engine: GeneratorEngine, index: int, seed: int, seconds_left: float = 0.5) -> chunk_pb2.SpeechLatents:
-    shape = (3, 2, engine._loaded.preset.transformer["audio_channels"])
-    return chunk_pb2.SpeechLatents(
-        header=header(index, seconds_left=seconds_left), latents=random_tensor(1000 * seed + index, shape)
-    )
-
-
-def config(engine: GeneratorEngine, session_id: str, seed: int) -> generator_pb2.GenerateConfig:
-    return generator_pb2.GenerateConfig(
-        session_id=session_id, avatar_id="anna", portrait_latent=portrait_latent(engine), seed=seed
-    )
-
-
 def generate(engine: GeneratorEngine, seed: int, chunks: int = 3) -> list[generator_pb2.GeneratedChunk]:
     """One session from its start to its end."""
-    engine.open("a", config(engine, "a", seed))
+    engine.open("a", config("a", seed))
     for index in range(1, chunks + 1):
-        engine.submit("a", speech(engine, index, seed), time.monotonic())
+        engine.submit("a", speech(index, seed), time.monotonic())
     answers = outputs_of(run_dry(engine), "a", generator_pb2.GeneratedChunk)
     engine.close("a")
     return answers
@@ -64,7 +47,7 @@ def latents_of(answers: list[generator_pb2.GeneratedChunk]) -> list[bytes]:
 
 
 def test_ready_says_the_model(engine: GeneratorEngine) -> None:
-    ready = engine.open("a", config(engine, "a", 1))
+    ready = engine.open("a", config("a", 1))
     assert isinstance(ready, generator_pb2.GenerateReady)
     assert ready.model.name == engine.describe().model_name == "tiny"
     assert ready.model.fingerprint == engine.describe().model_fingerprint
@@ -74,12 +57,12 @@ def test_latents_are_bit_for_bit_those_of_the_model(engine: GeneratorEngine) -> 
     answers = generate(engine, seed=5)
     state = begin_session(
         engine._loaded.module,
-        tensor_from_message(portrait_latent(engine)),
+        tensor_from_message(portrait_latent()),
         5,
         engine._loaded.preset.sampling,
     )
     for index, answer in enumerate(answers, start=1):
-        expected, state = generate_chunk(tensor_from_message(speech(engine, index, 5).latents), state)
+        expected, state = generate_chunk(tensor_from_message(speech(index, 5).latents), state)
         assert torch.equal(tensor_from_message(answer.video.latents), expected)
     assert len(answers) == 3
 
@@ -100,13 +83,13 @@ def test_sessions_side_by_side_give_the_same_bits_as_alone(engine: GeneratorEngi
     seeds = {"a": 5, "b": 6, "c": 7}
     alone = {name: latents_of(generate(engine, seed)) for name, seed in seeds.items()}
     for name, seed in seeds.items():
-        engine.open(name, config(engine, name, seed))
+        engine.open(name, config(name, seed))
     outputs: list[SessionOutput] = []
     for index in (1, 2, 3):
         for name, seed in seeds.items():
             # Deadlines that cross: the engine goes back and forth between sessions within a chunk.
             left = 0.5 - 0.1 * index + 0.2 * (seed % 2)
-            engine.submit(name, speech(engine, index, seed, left), time.monotonic())
+            engine.submit(name, speech(index, seed, seconds_left=left), time.monotonic())
             outputs += engine.step()
     outputs += run_dry(engine)
     together = {name: latents_of(outputs_of(outputs, name, generator_pb2.GeneratedChunk)) for name in seeds}
@@ -115,17 +98,17 @@ def test_sessions_side_by_side_give_the_same_bits_as_alone(engine: GeneratorEngi
 
 def test_an_urgent_chunk_overtakes_one_that_is_being_denoised(engine: GeneratorEngine) -> None:
     for name in ("a", "b"):
-        engine.open(name, config(engine, name, 1))
-    engine.submit("a", speech(engine, 1, 1, seconds_left=0.9), time.monotonic())
+        engine.open(name, config(name, 1))
+    engine.submit("a", speech(1, 1, seconds_left=0.9), time.monotonic())
     assert engine.step() == []
-    engine.submit("b", speech(engine, 1, 1, seconds_left=0.1), time.monotonic())
+    engine.submit("b", speech(1, 1, seconds_left=0.1), time.monotonic())
     assert [session_id for session_id, _ in run_dry(engine)] == ["b", "a"]
 
 
 def test_latents_leave_before_the_pass_that_makes_the_context(engine: GeneratorEngine) -> None:
     steps = engine._loaded.preset.sampling.steps
-    engine.open("a", config(engine, "a", 1))
-    engine.submit("a", speech(engine, 1, 1), time.monotonic())
+    engine.open("a", config("a", 1))
+    engine.submit("a", speech(1, 1), time.monotonic())
     answers = [engine.step() for _ in range(steps)]
     assert [len(answer) for answer in answers] == [0] * (steps - 1) + [1]
     assert engine.has_work()
@@ -136,18 +119,18 @@ def test_latents_leave_before_the_pass_that_makes_the_context(engine: GeneratorE
 def test_the_pass_for_the_context_waits_for_what_is_due(engine: GeneratorEngine) -> None:
     steps = engine._loaded.preset.sampling.steps
     for name in ("a", "b"):
-        engine.open(name, config(engine, name, 1))
-    engine.submit("a", speech(engine, 1, 1), time.monotonic())
+        engine.open(name, config(name, 1))
+    engine.submit("a", speech(1, 1), time.monotonic())
     for _ in range(steps):
         engine.step()
-    engine.submit("b", speech(engine, 1, 1), time.monotonic())
+    engine.submit("b", speech(1, 1), time.monotonic())
     assert [len(engine.step()) for _ in range(steps)] == [0] * (steps - 1) + [1]
 
 
 def test_a_closed_session_is_forgotten_in_the_middle_of_a_chunk(engine: GeneratorEngine) -> None:
-    engine.open("a", config(engine, "a", 1))
-    engine.submit("a", speech(engine, 1, 1), time.monotonic())
-    engine.submit("a", speech(engine, 2, 1), time.monotonic())
+    engine.open("a", config("a", 1))
+    engine.submit("a", speech(1, 1), time.monotonic())
+    engine.submit("a", speech(2, 1), time.monotonic())
     engine.step()
     engine.close("a")
     engine.close("a")
@@ -157,13 +140,13 @@ def test_a_closed_session_is_forgotten_in_the_middle_of_a_chunk(engine: Generato
 
 def test_an_avatar_s_sink_is_computed_once(engine: GeneratorEngine) -> None:
     for name in ("a", "b"):
-        engine.open(name, config(engine, name, 1))
+        engine.open(name, config(name, 1))
     assert engine._sessions["a"].state.sink is engine._sessions["b"].state.sink
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 2, 2, 16), ()])
 def test_a_portrait_latent_of_another_model_is_refused(engine: GeneratorEngine, shape: tuple[int, ...]) -> None:
-    bad = config(engine, "a", 1)
+    bad = config("a", 1)
     bad.portrait_latent.CopyFrom(random_tensor(1, shape))
     with pytest.raises(InvalidInput) as caught:
         engine.open("a", bad)
@@ -171,8 +154,8 @@ def test_a_portrait_latent_of_another_model_is_refused(engine: GeneratorEngine, 
 
 
 def test_speech_latents_that_do_not_fit_are_refused(engine: GeneratorEngine) -> None:
-    engine.open("a", config(engine, "a", 1))
-    good = speech(engine, 1, 1)
+    engine.open("a", config("a", 1))
+    good = speech(1, 1)
     wrong_shape, missing, not_finite = (chunk_pb2.SpeechLatents() for _ in range(3))
     for item in (wrong_shape, missing, not_finite):
         item.CopyFrom(good)
