@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from visavis.configs import config_path
+from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.checkpoints import VAE_CLASSES
 from visavis.models.presets import load_preset, read_preset
+from visavis.models.speech_ae import SpeechAE
+from visavis.models.video_autoencoder import VideoAutoencoder
 
 
 @pytest.mark.parametrize(
@@ -56,3 +62,17 @@ def test_an_impossible_preset_is_refused(tmp_path: Path, old: str, new: str, mes
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
         read_preset(path)
+
+
+@pytest.mark.parametrize("name", ["tiny", "mini", "base"])
+def test_every_part_of_a_preset_can_be_built(name: str) -> None:
+    preset = load_preset(name)
+    vae_kind: Any = VAE_CLASSES[preset.vae_kind]
+    # Without memory for the weights: base has 2.4 billion.
+    with torch.device("meta"):
+        transformer: A2VTransformer = A2VTransformer(**preset.transformer)
+        vae: VideoAutoencoder = vae_kind(**preset.vae)
+        speech_ae: SpeechAE = SpeechAE(**preset.speech_ae)
+    assert transformer.audio_channels == speech_ae.latent_dim
+    assert transformer.in_channels == vae.latents_mean.shape[0]
+    assert (vae.spatial_compression_ratio, vae.temporal_compression_ratio) == (32, 8)

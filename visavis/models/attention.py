@@ -76,7 +76,7 @@ def inverse_rms(channels: torch.Tensor, epsilon: float) -> torch.Tensor:
     """`1 / sqrt(mean(channels^2) + epsilon)` over the last dimension, kept as size 1, in float32."""
     # One pass without a temporary: on a CPU twice as fast as F.rms_norm, which is not fused there.
     norm = torch.linalg.vector_norm(channels, dim=-1, keepdim=True, dtype=torch.float32)
-    return torch.rsqrt(norm.square() / channels.shape[-1] + epsilon)
+    return torch.rsqrt(torch.addcmul(norm.new_tensor(epsilon), norm, norm, value=1 / channels.shape[-1]))
 
 
 def attend_heads(
