@@ -105,7 +105,7 @@ class VideoDecoder(nn.Module):
             steps = doubling(stage(steps, memory), memory)
             steps = steps_of(upsampling(frames_of(steps)), batch_size)
         frames = self.last_spatial(frames_of(steps))
-        # No normalisation before the output: it takes contrast away (after 150 steps 10.3 dB with it, 16.9 without).
+        # No normalisation before the output: it takes contrast away (after 120 steps 10.2 dB with it, 13.6 without).
         frames = frames + self.conv_hidden(F.silu(frames))
         patches = self.conv_out(F.silu(frames))
         pictures: Tensor = F.pixel_shuffle(patches, PATCH).unflatten(0, (batch_size, -1))
