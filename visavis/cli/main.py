@@ -180,7 +180,12 @@ def _add_import_ltx(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     )
     parser.add_argument("source", type=Path, metavar="LTX_FOLDER", help="has transformer/ and vae/")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="model folder to write")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what stays random (%(default)s)")
+    parser.add_argument(
+        "--preset",
+        default="base",
+        metavar="NAME",
+        help="picture size, sampling and speech parts come from it (%(default)s)",
+    )
 
 
 def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

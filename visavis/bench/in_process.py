@@ -1,0 +1,62 @@
+"""The same models called one after the other in one process: `python -m visavis.bench.in_process`. Prints JSON.
+
+What is left when the services are taken away: their overhead is the difference to the fast figures of the pipeline.
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from visavis.bench.bundled import bundled_portrait, speech_of
+from visavis.bench.percentiles import Percentiles
+from visavis.bench.pipeline_result import InProcessFigures
+from visavis.contract import CHUNK_SECONDS, SAMPLE_RATE_HZ
+
+
+def measure(preset: str, speech_seconds: float) -> InProcessFigures:
+    """Renders the bundled sentence chunk by chunk; the first chunk warms up and does not count."""
+    import torch
+
+    from visavis.models.pipeline import RestPipeline
+
+    pipeline = RestPipeline.from_preset(preset)
+    portrait = Image.open(io.BytesIO(bundled_portrait())).convert("RGB")
+    seconds: list[float] = []
+    begin = time.perf_counter()
+    for _ in pipeline.stream(portrait, [_at_model_rate(speech_seconds)], seed=0):
+        now = time.perf_counter()
+        seconds.append(now - begin)
+        begin = now
+    counted = Percentiles.of(seconds[1:])
+    return InProcessFigures(counted.mean / CHUNK_SECONDS, counted, torch.get_num_threads())
+
+
+def _at_model_rate(speech_seconds: float) -> npt.NDArray[np.float32]:
+    """16 kHz mono, resampled linearly: here only the time counts."""
+    speech = speech_of(speech_seconds)
+    wave = speech.samples_SC.mean(axis=1) / 32768
+    positions = np.arange(round(speech_seconds * SAMPLE_RATE_HZ)) * speech.sample_rate_hz / SAMPLE_RATE_HZ
+    samples: npt.NDArray[np.float32] = np.interp(positions, np.arange(len(wave)), wave).astype(np.float32)
+    return samples
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(prog="python -m visavis.bench.in_process", description=__doc__)
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    options = parser.parse_args(arguments)
+    print(json.dumps(dataclasses.asdict(measure(options.preset, options.seconds))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
