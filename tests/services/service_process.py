@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,15 @@ class StageStream:
 
     async def half_close(self) -> None:
         await self._call.done_writing()
+
+    async def exchange(self, requests: Sequence[Any]) -> list[Any]:
+        """Sends all requests, leaves the stream open and returns all responses until the service ends it."""
+        for request in requests:
+            await self.send(request)
+        responses = []
+        while (response := await self.receive()) is not None:
+            responses.append(response)
+        return responses
 
     async def rest(self) -> list[Any]:
         """Half-closes and returns all responses until the end."""
