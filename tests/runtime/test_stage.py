@@ -189,39 +189,30 @@ async def test_full_is_answered_at_once_with_a_retry_delay(serve: Serve) -> None
         assert served.slots.used_slots == 1
 
 
-@pytest.mark.parametrize(
-    ("requests", "field"),
-    [
-        ([chunk_request()], "request"),
-        ([audio_encoder_pb2.EncodeRequest()], "request"),
-        ([config_request("")], "config.session_id"),
-        ([config_request("a{b}")], "config.session_id"),
-        ([config_request(), config_request()], "config"),
-        ([config_request(), audio_encoder_pb2.EncodeRequest()], "request"),
-        ([config_request(), chunk_request(2)], "chunk.header.chunk_index"),
-        ([config_request(), chunk_request(1), chunk_request(1)], "chunk.header.chunk_index"),
-        ([config_request(), chunk_request(1), chunk_request(3)], "chunk.header.chunk_index"),
-        ([config_request(), chunk_request(1, epoch=2), chunk_request(2, epoch=1)], "chunk.header.epoch"),
-        (
-            [
-                config_request(),
-                audio_encoder_pb2.EncodeRequest(
-                    chunk=audio_encoder_pb2.SpeechChunk(header=chunk().header, samples=b"123")
-                ),
-            ],
-            "chunk.samples",
-        ),
-        ([config_request(), chunk_request(order=REFUSE)], "chunk.samples"),
-    ],
-)
-async def test_a_broken_rule_names_its_field_and_frees_the_slot(
-    serve: Serve, requests: list[audio_encoder_pb2.EncodeRequest], field: str
-) -> None:
+SHORT_SAMPLES = audio_encoder_pb2.SpeechChunk(header=chunk().header, samples=b"123")
+BROKEN_RULES = [
+    ("request", [chunk_request()]),
+    ("request", [audio_encoder_pb2.EncodeRequest()]),
+    ("config.session_id", [config_request("")]),
+    ("config.session_id", [config_request("a{b}")]),
+    ("config", [config_request(), config_request()]),
+    ("request", [config_request(), audio_encoder_pb2.EncodeRequest()]),
+    ("chunk.header.chunk_index", [config_request(), chunk_request(2)]),
+    ("chunk.header.chunk_index", [config_request(), chunk_request(1), chunk_request(1)]),
+    ("chunk.header.chunk_index", [config_request(), chunk_request(1), chunk_request(3)]),
+    ("chunk.header.epoch", [config_request(), chunk_request(1, epoch=2), chunk_request(2, epoch=1)]),
+    ("chunk.samples", [config_request(), audio_encoder_pb2.EncodeRequest(chunk=SHORT_SAMPLES)]),
+    ("chunk.samples", [config_request(), chunk_request(order=REFUSE)]),
+]
+
+
+async def test_a_broken_rule_names_its_field_and_frees_the_slot(serve: Serve) -> None:
     async with serve() as served:
-        refusal = await failure_of(served, *requests)
-        assert isinstance(refusal, InvalidInput)
-        assert refusal.field == field
-        await served.wait_until_free()
+        for field, requests in BROKEN_RULES:
+            refusal = await failure_of(served, *requests)
+            assert isinstance(refusal, InvalidInput), requests
+            assert refusal.field == field, requests
+            await served.wait_until_free()
 
 
 async def test_no_config_in_time_is_a_missed_deadline(serve: Serve) -> None:
@@ -242,17 +233,13 @@ async def test_a_session_id_in_use_is_refused(serve: Serve) -> None:
         assert (await read(call)).chunk.speech.header.chunk_index == 1
 
 
-@pytest.mark.parametrize(
-    "requests", [[config_request(CRASH_OPEN)], [config_request(), chunk_request(order=CRASH_SUBMIT)]]
-)
-async def test_an_exception_of_the_engine_shows_no_text(
-    serve: Serve, requests: list[audio_encoder_pb2.EncodeRequest]
-) -> None:
+async def test_an_exception_of_the_engine_shows_no_text(serve: Serve) -> None:
     async with serve() as served:
-        failure = await failure_of(served, *requests)
-        assert isinstance(failure, InternalError)
-        assert SECRET not in failure.message
-        await served.wait_until_free()
+        for requests in ([config_request(CRASH_OPEN)], [config_request(), chunk_request(order=CRASH_SUBMIT)]):
+            failure = await failure_of(served, *requests)
+            assert isinstance(failure, InternalError)
+            assert SECRET not in failure.message
+            await served.wait_until_free()
 
 
 async def test_a_cancelled_call_frees_the_slot_within_a_second(serve: Serve) -> None:
@@ -323,7 +310,7 @@ async def test_a_slow_reader_stops_the_reading_of_its_own_stream_only(serve: Ser
         for index in range(1, sent + 1):  # and nothing is lost
             assert (await read(slow)).chunk.speech.header.chunk_index == index
         sending.cancel()
-        assert 3 < sent < 200, f"{sent} chunks of 61 KB were taken without a reader"
+        assert 3 < sent < 60, f"{sent} chunks of 61 KB were taken without a reader"
 
 
 async def test_at_most_so_many_items_are_in_the_engine(serve: Serve) -> None:

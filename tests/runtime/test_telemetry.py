@@ -6,9 +6,9 @@ import os
 import sys
 import urllib.request
 
+from visavis.runtime.json_logs import JsonFormatter
 from visavis.runtime.telemetry import (
     CHUNK_SECONDS_BUCKETS,
-    JsonFormatter,
     Metrics,
     MetricsServer,
     resident_memory_bytes,

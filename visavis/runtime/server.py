@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from visavis.runtime.channels import server_options
 from visavis.runtime.errors import Draining, StateStoreUnavailable, VisavisError
+from visavis.runtime.json_logs import configure_logging
 from visavis.runtime.leases import LeaseStore
 from visavis.runtime.readiness import Readiness
 from visavis.runtime.redis_connection import RedisClient, connect_redis, redis_reply
@@ -32,7 +33,7 @@ from visavis.runtime.settings import (
     split_address,
 )
 from visavis.runtime.slots import SlotPool
-from visavis.runtime.telemetry import Metrics, MetricsServer, configure_logging
+from visavis.runtime.telemetry import Metrics, MetricsServer
 from visavis.runtime.tls import server_credentials
 from visavis.runtime.worker import Worker
 

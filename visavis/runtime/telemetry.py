@@ -1,9 +1,5 @@
-"""JSON logs on stderr and Prometheus metrics. Never audio, never a face: only text and numbers get into either."""
+"""Prometheus metrics of a service process, on a port of their own; the logs are in json_logs."""
 
-import json
-import logging
-import sys
-import time
 from pathlib import Path
 from typing import Protocol
 
@@ -17,39 +13,6 @@ from visavis.runtime.settings import join_address, split_address
 # One edge is exactly one chunk of playout: what lies above it cannot be live.
 CHUNK_SECONDS_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.96, 1.2, 1.6, 2.4, 4.8, 9.6)
 FIRST_FRAME_SECONDS_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
-
-_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, event, stage, instance_id, then the entry's `extra` fields."""
-
-    def __init__(self, *, stage: str, instance_id: str) -> None:
-        super().__init__()
-        self._constant = {"stage": stage, "instance_id": instance_id}
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname,
-            "logger": record.name,
-            "event": record.getMessage(),
-            **self._constant,
-        }
-        for name, value in vars(record).items():
-            if name not in _STANDARD_FIELDS and (value is None or isinstance(value, str | int | float | bool)):
-                entry[name] = value
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
-
-
-def configure_logging(*, stage: str, instance_id: str, level: str) -> None:
-    """Sends everything that is logged in this process to stderr as JSON, warnings included."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(stage=stage, instance_id=instance_id))
-    logging.basicConfig(handlers=[handler], level=level, force=True)
-    logging.captureWarnings(True)
 
 
 class WorkerView(Protocol):

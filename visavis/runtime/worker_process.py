@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from visavis.runtime.engine import Engine
 from visavis.runtime.errors import VisavisError, as_visavis_error
-from visavis.runtime.telemetry import configure_logging
+from visavis.runtime.json_logs import configure_logging
 from visavis.runtime.worker_messages import (
     Answered,
     Beat,
