@@ -16,14 +16,14 @@ FALLBACK_SAMPLE_RATE_HZ: Final = 48_000
 MAX_SECONDS: Final = 3600.0
 
 
-def read_speech(path: Path) -> Speech:
+def read_speech(path: Path | str) -> Speech:
     """Decodes a file's first audio stream to 16-bit samples.
 
     Mono and stereo stay as they are, more channels become mono; a rate that a session refuses becomes 48 kHz.
     Raises MediaError for a missing file, a file without sound or one over an hour.
     """
     try:
-        with av.open(path, mode="r") as container:
+        with av.open(str(path), mode="r") as container:
             if not container.streams.audio:
                 raise MediaError(f"{path} has no sound in it")
             stream = container.streams.audio[0]
@@ -51,7 +51,7 @@ def _decode(
     stream: "av.AudioStream",
     resampler: "av.AudioResampler",
     channels: int,
-    path: Path,
+    path: Path | str,
 ) -> npt.NDArray[np.int16]:
     pieces: list[npt.NDArray[np.int16]] = []
     total = 0
