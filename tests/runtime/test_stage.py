@@ -215,6 +215,13 @@ async def test_a_broken_rule_names_its_field_and_frees_the_slot(serve: Serve) ->
             await served.wait_until_free()
 
 
+async def test_bytes_that_are_no_message_are_invalid_input(serve: Serve) -> None:
+    async with serve() as served, grpc.aio.insecure_channel(served.address) as channel:
+        encode: Any = channel.stream_stream("/visavis.v1.AudioEncoderService/Encode")
+        call = encode(iter([b"\xff\xff\xff no message"]))
+        assert isinstance(await status_of(call), InvalidInput)
+
+
 async def test_no_config_in_time_is_a_missed_deadline(serve: Serve) -> None:
     async with serve() as served:
         call = served.stub.Encode()

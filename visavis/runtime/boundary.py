@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from visavis.runtime.errors import StageUnavailable, VisavisError, as_visavis_error, status_from_error
+from visavis.runtime.errors import InvalidInput, StageUnavailable, VisavisError, as_visavis_error, status_from_error
 
 DETAILS_METADATA_KEY = "grpc-status-details-bin"
 
@@ -40,6 +41,14 @@ async def answer(context: Any, work: Awaitable[T], **log_fields: object) -> T | 
         error = as_visavis_error(unexpected, **log_fields)
     await _abort_unless_gone(context, error)
     return None
+
+
+async def next_request(requests: AsyncIterator[T]) -> T | None:
+    """The next message of a request stream, None after the last; raises InvalidInput for bytes that are none."""
+    try:
+        return await anext(requests, None)
+    except DecodeError:
+        raise InvalidInput("the message cannot be read: it is not of the contract's type") from None
 
 
 async def _abort_unless_gone(context: Any, error: VisavisError) -> None:

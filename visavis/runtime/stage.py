@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 from google.protobuf.message import Message
 
-from visavis.runtime.boundary import answer
+from visavis.runtime.boundary import answer, next_request
 from visavis.runtime.chunk_order import ChunkPosition
 from visavis.runtime.errors import DeadlineMissed, InvalidInput, VisavisError, as_visavis_error
 from visavis.runtime.session_id import check_session_id
@@ -151,7 +151,7 @@ class Stage:
     async def _read_config(self, requests: AsyncIterator[Any], rules: StreamRules) -> Any:
         try:
             async with asyncio.timeout(self._config_timeout_seconds):
-                first = await anext(requests, None)
+                first = await next_request(requests)
         except TimeoutError:
             raise DeadlineMissed(f"config must come within {self._config_timeout_seconds:g} s") from None
         if first is None:
@@ -179,7 +179,7 @@ class Stage:
         position = ChunkPosition()
         while True:
             await flow.permits.acquire()
-            request = await anext(requests, None)
+            request = await next_request(requests)
             if request is None:
                 break
             item = _item_of(request, rules)
