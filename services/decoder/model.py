@@ -61,7 +61,7 @@ class DecoderModel:
     ) -> tuple[npt.NDArray[np.uint8], DecoderState]:
         """Returns the chunk's pictures `[24, h, w, 3]` and the next state."""
         pictures_BF3hw, next_state = self._vae.decode_chunk(self._placed(latents_THWC)[None], state)
-        pixels_F3hw = pictures_BF3hw[0].float().add_(1.0).mul_(127.5).round_().to(torch.uint8)
+        pixels_F3hw = pictures_BF3hw[0].float().add(1.0).mul_(127.5).round_().to(torch.uint8)
         pixels_Fhw3: npt.NDArray[np.uint8] = pixels_F3hw.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return pixels_Fhw3, next_state
 
