@@ -41,8 +41,9 @@ def place_session(
     that no instance serves; `ModelMismatch` when a stage serves other models only.
     """
     usable = {stage: _usable(stage, instances.get(stage, ()), fingerprint, sink_holders) for stage in STAGES}
-    wishes = [instance.compatibility for instance in usable[GENERATOR]]
-    for wish in wishes:
+    # What the best generator speaks comes first; one that says nothing goes with what the other stages speak.
+    spoken = [instance.compatibility for stage in (GENERATOR, AUDIO_ENCODER, DECODER) for instance in usable[stage]]
+    for wish in dict.fromkeys(filter(None, spoken)) or [""]:
         fitting = {stage: _fitting(usable[stage], wish) for stage in STAGES}
         if all(fitting.values()):
             return fitting
@@ -87,4 +88,4 @@ def _usable(
 
 
 def _fitting(instances: Sequence[StageInstance], wish: str) -> list[StageInstance]:
-    return [instance for instance in instances if not wish or instance.compatibility in ("", wish)]
+    return [instance for instance in instances if instance.compatibility in ("", wish)]

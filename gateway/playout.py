@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from visavis.contract import FRAME_RATE
+
+# Speech that comes at its own pace leaves no slack beyond the jitter of packets; every player buffers a frame.
+_TOLERANCE_SECONDS: Final = 1 / FRAME_RATE
+
 
 class PlayoutClock:
     """Assumes a player that shows each chunk as soon as the one before it has been shown.
@@ -23,8 +30,8 @@ class PlayoutClock:
         return before_first_frame if self._dry_at is None else self._dry_at
 
     def write(self, now: float) -> bool:
-        """The first frame of the next chunk goes out. Gives whether the player had run dry."""
-        late = self._dry_at is not None and now > self._dry_at
+        """The first frame of the next chunk goes out. Gives whether the player was dry for over a frame."""
+        late = self._dry_at is not None and now > self._dry_at + _TOLERANCE_SECONDS
         self._dry_at = max(now, self.dry_at(now)) + self._chunk_seconds
         return late
 

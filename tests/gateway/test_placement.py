@@ -45,6 +45,7 @@ def everywhere(*instances: StageInstance) -> dict[str, list[StageInstance]]:
     return {stage: list(instances) for stage in STAGES}
 
 
+WISHES = ["", "float32", "bfloat16"]
 INSTANCE_IDS = st.text("abcdef0123", min_size=1, max_size=6)
 INSTANCES = st.lists(
     st.builds(
@@ -54,7 +55,7 @@ INSTANCES = st.lists(
         st.integers(0, 5),
         st.booleans(),
         st.sampled_from(["model", "other"]),
-        st.sampled_from(["", "float32", "bfloat16"]),
+        st.sampled_from(WISHES),
     ),
     unique_by=lambda i: i.instance_id,
     max_size=8,
@@ -94,7 +95,7 @@ def test_a_session_is_placed_exactly_where_three_stages_fit_together(
         return
     candidates = place_session(instances, "model")
     wishes = {i.compatibility for found in candidates.values() for i in found} - {""}
-    assert len(wishes) <= 1 or not candidates["generator"][0].compatibility
+    assert len(wishes) <= 1
     for stage in STAGES:
         assert candidates[stage]
         for found in candidates[stage]:
@@ -105,8 +106,7 @@ def test_a_session_is_placed_exactly_where_three_stages_fit_together(
 
 def _fits(instances: Mapping[str, list[StageInstance]]) -> bool:
     usable = {s: [i for i in instances[s] if not i.draining and i.model_fingerprint == "model"] for s in STAGES}
-    wishes = [generator.compatibility for generator in usable["generator"]]
-    return any(all(any(i.compatibility in ("", w) or not w for i in usable[s]) for s in STAGES) for w in wishes)
+    return any(all(any(i.compatibility in ("", wish) for i in usable[s]) for s in STAGES) for wish in WISHES)
 
 
 def test_load_counts_before_a_warm_sink_and_a_full_one_is_tried_last() -> None:
@@ -114,6 +114,16 @@ def test_load_counts_before_a_warm_sink_and_a_full_one_is_tried_last() -> None:
     assert placement_order([full, busy, free], frozenset({"a", "0"})) == [free, busy, full]
     warm = instance("c")
     assert placement_order([free, warm], frozenset({"c"})) == [warm, free]
+
+
+def test_a_generator_that_says_nothing_does_not_bring_strangers_together() -> None:
+    mixed = {
+        "audio_encoder": [instance(compatibility="float32")],
+        "generator": [instance()],
+        "decoder": [instance(compatibility="bfloat16")],
+    }
+    with pytest.raises(ModelMismatch):
+        place_session(mixed, "model")
 
 
 def test_a_missing_stage_is_named() -> None:

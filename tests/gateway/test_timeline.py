@@ -341,7 +341,7 @@ def test_a_chunk_is_late_when_the_player_had_to_wait_for_it() -> None:
         timeline.feed(SECOND, now=0)
     first, second, third = chunks_of(timeline.advance(now=0))
     assert not timeline.first_frame_written(first, now=1)
-    assert not timeline.first_frame_written(second, now=1.9)
+    assert not timeline.first_frame_written(second, now=1.99), "within a frame"
     assert timeline.first_frame_written(third, now=3)
 
 
