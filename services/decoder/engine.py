@@ -43,6 +43,8 @@ Answer = list[decoder_pb2.DecodedPictures]
 class _Session:
     state: DecoderState
     encoder: PictureEncoder
+    # Of the chunk decoded last.
+    epoch: int = 0
     inbox: Inbox[torch.Tensor] = field(default_factory=Inbox)
 
 
@@ -113,7 +115,10 @@ class DecoderEngine:
         chunk = session.inbox.take()
         start_seconds = time.monotonic()
         pictures_Fhw3, session.state = self._model.decode_chunk(chunk.payload, session.state)
-        self._pool.submit(session_id, partial(_encode, session.encoder, pictures_Fhw3, chunk, start_seconds))
+        # Frames of an older epoch may have been dropped on their way to the client.
+        restart = chunk.header.epoch > session.epoch
+        session.epoch = chunk.header.epoch
+        self._pool.submit(session_id, partial(_encode, session.encoder, pictures_Fhw3, restart, chunk, start_seconds))
 
     def _encoded(self, timeout_seconds: float) -> list[SessionOutput]:
         outputs: list[SessionOutput] = []
@@ -134,9 +139,10 @@ class DecoderEngine:
 def _encode(
     encoder: PictureEncoder,
     pictures_Fhw3: npt.NDArray[np.uint8],
+    restart: bool,
     chunk: WaitingChunk[torch.Tensor],
     start_seconds: float,
 ) -> Answer:
-    frames = encoder.encode(pictures_Fhw3)
+    frames = encoder.encode(pictures_Fhw3, restart)
     timing = stage_timing(chunk.arrival_seconds, start_seconds, time.monotonic())
     return split_chunk(chunk.header, frames, timing)

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 
 from services.decoder.synthetic_mark import insert_sei, sei_note
@@ -26,8 +27,8 @@ _BT709: Final = 1
 class H264Encoder:
     """One session's encoder. Frame n depends on the ones before it, so pictures must come in order.
 
-    The first picture and every 50th after it (2 s) is a key frame with its own SPS and PPS and a note that the picture
-    is synthetic. No B-frames and no look-ahead: each picture gives its access unit at once.
+    The first picture, and the 50th after each key frame (2 s), is a key frame with its own SPS and PPS and a note that the
+    picture is synthetic. No B-frames and no look-ahead: each picture gives its access unit at once.
     """
 
     def __init__(self, width: int, height: int, bit_rate: int) -> None:
@@ -39,11 +40,14 @@ class H264Encoder:
         self._note = sei_note()
         self._frames = 0
 
-    def encode(self, pictures_FHW3: npt.NDArray[np.uint8]) -> list[media_pb2.Frame]:
-        """Encodes pictures that follow the ones before; returns one frame per picture."""
-        return [self._encode_one(picture_HW3) for picture_HW3 in pictures_FHW3]
+    def encode(self, pictures_FHW3: npt.NDArray[np.uint8], restart: bool = False) -> list[media_pb2.Frame]:
+        """Encodes pictures that follow the ones before; returns one frame per picture.
 
-    def _encode_one(self, picture_HW3: npt.NDArray[np.uint8]) -> media_pb2.Frame:
+        `restart` makes the first one a key frame: what came before it may not have reached the client.
+        """
+        return [self._encode_one(picture, restart and index == 0) for index, picture in enumerate(pictures_FHW3)]
+
+    def _encode_one(self, picture_HW3: npt.NDArray[np.uint8], restart: bool) -> media_pb2.Frame:
         if picture_HW3.shape != self._shape:
             raise ValueError(f"expected a picture of shape {self._shape}, got {picture_HW3.shape}")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HW3), format="rgb24").reformat(
@@ -54,6 +58,8 @@ class H264Encoder:
         )
         frame.pts = self._frames
         self._frames += 1
+        if restart:
+            frame.pict_type = PictureType.I
         packets = self._context.encode(frame)
         assert len(packets) == 1, "x264 held a frame back: the zero-latency settings were lost"
         data = bytes(packets[0])
@@ -73,6 +79,7 @@ def _open_context(width: int, height: int, bit_rate: int) -> VideoCodecContext:
     options = {
         "preset": "superfast",
         "tune": "zerolatency",
+        "forced-idr": "1",
         "x264-params": f"keyint={KEY_FRAME_INTERVAL}:min-keyint={KEY_FRAME_INTERVAL}:scenecut=0:repeat-headers=1",
     }
     if bit_rate:

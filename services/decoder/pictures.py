@@ -22,15 +22,15 @@ DEFAULT_JPEG_QUALITY: Final = 90
 class PictureEncoder(Protocol):
     """Encodes the pictures of one session, in order; a call may run in any thread, but only one at a time."""
 
-    def encode(self, pictures_FHW3: npt.NDArray[np.uint8]) -> list[media_pb2.Frame]:
-        """Returns one frame per picture."""
+    def encode(self, pictures_FHW3: npt.NDArray[np.uint8], restart: bool = False) -> list[media_pb2.Frame]:
+        """Returns one frame per picture; after a `restart` none of them depends on a picture before."""
         ...
 
 
 class RawEncoder:
     """8-bit RGB, rows from top to bottom, no padding."""
 
-    def encode(self, pictures_FHW3: npt.NDArray[np.uint8]) -> list[media_pb2.Frame]:
+    def encode(self, pictures_FHW3: npt.NDArray[np.uint8], restart: bool = False) -> list[media_pb2.Frame]:
         """Returns one key frame per picture."""
         return [media_pb2.Frame(data=picture_HW3.tobytes(), key_frame=True) for picture_HW3 in pictures_FHW3]
 
@@ -42,7 +42,7 @@ class JpegEncoder:
         """`quality` from 1 to 100."""
         self._quality = quality
 
-    def encode(self, pictures_FHW3: npt.NDArray[np.uint8]) -> list[media_pb2.Frame]:
+    def encode(self, pictures_FHW3: npt.NDArray[np.uint8], restart: bool = False) -> list[media_pb2.Frame]:
         """Returns one key frame per picture."""
         return [
             media_pb2.Frame(data=jpeg_bytes(Image.fromarray(picture_HW3), self._quality, XMP_PACKET), key_frame=True)

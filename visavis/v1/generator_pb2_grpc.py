@@ -51,8 +51,8 @@ class GeneratorServiceServicer:
         session's lease and answers `ready`; then one `speech` a message, chunk indices ascending by one, each answered in
         order. Half-closing ends the session and frees slot and lease.
         Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), FAILED_PRECONDITION when another generator
-        holds the lease or the models differ, INVALID_ARGUMENT for a broken rule, UNAVAILABLE while draining, when Redis
-        cannot be reached or when the worker is lost.
+        holds the lease or the models differ, ABORTED when a later claim takes the lease, INVALID_ARGUMENT for a broken
+        rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

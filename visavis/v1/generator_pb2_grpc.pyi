@@ -21,8 +21,8 @@ class GeneratorServiceStub:
     session's lease and answers `ready`; then one `speech` a message, chunk indices ascending by one, each answered in
     order. Half-closing ends the session and frees slot and lease.
     Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), FAILED_PRECONDITION when another generator
-    holds the lease or the models differ, INVALID_ARGUMENT for a broken rule, UNAVAILABLE while draining, when Redis
-    cannot be reached or when the worker is lost.
+    holds the lease or the models differ, ABORTED when a later claim takes the lease, INVALID_ARGUMENT for a broken
+    rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is lost.
     """
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -38,8 +38,8 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         session's lease and answers `ready`; then one `speech` a message, chunk indices ascending by one, each answered in
         order. Half-closing ends the session and frees slot and lease.
         Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), FAILED_PRECONDITION when another generator
-        holds the lease or the models differ, INVALID_ARGUMENT for a broken rule, UNAVAILABLE while draining, when Redis
-        cannot be reached or when the worker is lost.
+        holds the lease or the models differ, ABORTED when a later claim takes the lease, INVALID_ARGUMENT for a broken
+        rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is lost.
         """
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _aio.Server) -> None: ...

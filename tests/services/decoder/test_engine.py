@@ -138,6 +138,14 @@ def test_encoded_pictures_come_back_close_to_the_raw_ones(
     assert psnr_db(halved(shown), halved(raw)) > 28
 
 
+def test_a_new_epoch_starts_with_a_key_frame(engine: DecoderEngine, portrait_latent: tensor_pb2.Tensor) -> None:
+    engine.open("a", config(portrait_latent, "a", H264))
+    for index, epoch in ((1, 1), (2, 1), (3, 2), (4, 2)):
+        engine.submit("a", video(portrait_latent, index, 100, epoch=epoch), time.monotonic())
+    frames = frames_of(run_dry(engine))
+    assert [index for index, frame in enumerate(frames) if frame.key_frame] == [0, 48]
+
+
 def test_the_chunk_due_first_is_decoded_first(engine: DecoderEngine, portrait_latent: tensor_pb2.Tensor) -> None:
     for name in ("a", "b"):
         engine.open(name, config(portrait_latent, name))
@@ -170,7 +178,7 @@ def test_a_session_can_be_opened_again_and_starts_anew(
 
 
 class BrokenEncoder:
-    def encode(self, pictures_FHW3: npt.NDArray[np.uint8]) -> list[media_pb2.Frame]:
+    def encode(self, pictures_FHW3: npt.NDArray[np.uint8], restart: bool = False) -> list[media_pb2.Frame]:
         raise RuntimeError("codec exploded: internals")
 
 

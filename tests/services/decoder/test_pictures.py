@@ -77,6 +77,16 @@ def test_h264_starts_with_a_key_frame_and_repeats_it_every_two_seconds() -> None
     assert psnr_db(late_joiner[0], moving_pattern(51)[50]) > 30
 
 
+def test_h264_restarts_with_a_key_frame_that_needs_nothing_before() -> None:
+    encoder = open_picture_encoder(media_pb2.VideoFormat(codec=media_pb2.VIDEO_CODEC_H264), SIZE, SIZE)
+    pictures = moving_pattern(36)
+    encoder.encode(pictures[:24])
+    frames = encoder.encode(pictures[24:], restart=True)
+    assert [frame.key_frame for frame in frames] == [True] + [False] * 11
+    shown = decoded_h264(frames)
+    assert min(psnr_db(one, other) for one, other in zip(shown, pictures[24:], strict=True)) > 30
+
+
 def test_h264_key_frames_say_that_they_are_synthetic() -> None:
     frames = open_picture_encoder(media_pb2.VideoFormat(codec=media_pb2.VIDEO_CODEC_H264), SIZE, SIZE).encode(
         moving_pattern(51)
