@@ -18,7 +18,8 @@ def speak(voice: PiperVoice, request: dict[str, object]) -> dict[str, object]:
     position = 0
     sample_rate_hz = 0
     pcm = bytearray()
-    config = SynthesisConfig(length_scale=float(str(request["length_scale"])))
+    # without noise the same sentence always sounds the same
+    config = SynthesisConfig(length_scale=float(str(request["length_scale"])), noise_scale=0.0, noise_w_scale=0.0)
     for sentence in voice.synthesize(str(request["text"]), syn_config=config, include_alignments=True):
         sample_rate_hz = sentence.sample_rate
         pcm += sentence.audio_int16_bytes

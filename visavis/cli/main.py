@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from visavis.cli.data import add_data_commands
 from visavis.cli.errors import CommandError
 
 _INTERRUPTED: Final = 130
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_bench(commands)
     _add_import_ltx(commands)
-    _add_data(commands)
+    add_data_commands(commands)
     _add_info(commands)
     return parser
 
@@ -186,17 +187,6 @@ def _add_import_ltx(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         metavar="NAME",
         help="picture size, sampling and speech parts come from it (%(default)s)",
     )
-
-
-def _add_data(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("data", help="Make data.", description="Make data.", allow_abbrev=False)
-    kinds = parser.add_subparsers(title="data", metavar="WHAT", required=True)
-    portrait = _command(
-        kinds, "portrait", "visavis.cli.data_portrait", "Render a portrait of a person who does not exist.", ""
-    )
-    portrait.add_argument("--assets", type=Path, required=True, metavar="DIR", help="MakeHuman assets")
-    portrait.add_argument("-o", "--output", type=Path, default=Path("portrait.jpg"), metavar="FILE", help="%(default)s")
-    portrait.add_argument("--seed", type=int, default=0, metavar="N", help="another person each (%(default)s)")
 
 
 def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -53,6 +53,10 @@ class Fit:
             offsets[:, axis] = sign * self._scale(letter, base_vertices) * self.offsets_V3[:, position]
         return np.asarray(anchored + offsets, dtype=np.float64)
 
+    def follow(self, offsets_AV3: Floats) -> Floats:
+        """How the worn mesh moves when the body's vertices move by [A, V_base, 3]: [A, V, 3], its size unchanged."""
+        return np.asarray((offsets_AV3[:, self.base_vertices_V3] * self.weights_V3[..., None]).sum(axis=2))
+
     def _scale(self, letter: str, base_vertices: Floats) -> float:
         if letter not in self.scales:
             return 1.0

@@ -19,14 +19,16 @@ _BLINK_INTERVAL_SECONDS = 3.5
 
 @dataclass(frozen=True, slots=True)
 class HeadMotion:
-    """Turn of the head per frame, radians, [F] each."""
+    """Turn of the head per frame in radians [F] each (see `HeadPose`), and its shift in metres [F, 3]."""
 
     yaw: Floats
     pitch: Floats
+    roll: Floats
+    shift_F3: Floats
 
 
 def speech_energy(samples: npt.NDArray[np.float32], frames: int, sample_rate_hz: int = 16_000) -> Floats:
-    """Loudness per frame [F], 0 to 1: root mean square over the frame's samples, relative to the clip's loudest tenth."""
+    """Loudness per frame [F], 0 to 1: root mean square of its samples, relative to the clip's loudest tenth."""
     per_frame = sample_rate_hz // FRAME_RATE
     padded = np.zeros(frames * per_frame)
     padded[: min(len(samples), len(padded))] = samples[: len(padded)]
@@ -35,10 +37,18 @@ def speech_energy(samples: npt.NDArray[np.float32], frames: int, sample_rate_hz:
     return np.asarray(np.clip(energy / loud, 0, 1) if loud > 1e-4 else np.zeros(frames), dtype=np.float64)
 
 
+def eye_actions(random: np.random.Generator, frames: int, wide: float) -> dict[str, Floats]:
+    """Lids and gaze [F] an action; `wide` is how far this person's eyes are open beyond the average (0 to 1)."""
+    blink_F = blink_curve(random, frames)
+    wide_F = wide * (1 - blink_F)
+    lids = {"eyeBlinkLeft": blink_F, "eyeBlinkRight": blink_F, "eyeWideLeft": wide_F, "eyeWideRight": wide_F}
+    return {**lids, **gaze_actions(random, frames)}
+
+
 def blink_curve(random: np.random.Generator, frames: int) -> Floats:
-    """Eye closure [F]: spontaneous blinks at exponential intervals, at least 0.6 s apart."""
+    """Eye closure [F]: spontaneous blinks at exponential intervals, at least 0.6 s apart; never in the first frame."""
     curve = np.zeros(frames + len(_BLINK_SHAPE))
-    position = int(random.exponential(_BLINK_INTERVAL_SECONDS) * FRAME_RATE)
+    position = 1 + int(random.exponential(_BLINK_INTERVAL_SECONDS) * FRAME_RATE)
     while position < frames:
         window = slice(position, position + len(_BLINK_SHAPE))
         curve[window] = np.maximum(curve[window], _BLINK_SHAPE)
@@ -85,9 +95,11 @@ def head_motion(random: np.random.Generator, energy_F: Floats) -> HeadMotion:
     frames = len(energy_F)
     liveliness = 0.35 + 0.65 * smooth(energy_F, 25)
     nod = smooth(np.diff(energy_F, prepend=energy_F[:1]), 7) * random.uniform(0.02, 0.08)
-    yaw = random.normal(0, 0.07) + liveliness * smooth_noise(random, frames, 18, 0.06)
-    pitch = random.normal(0, 0.03) + liveliness * smooth_noise(random, frames, 14, 0.03) + nod
-    return HeadMotion(yaw, pitch)
+    yaw = random.normal(0, 0.1) + liveliness * smooth_noise(random, frames, 19, 0.07)
+    pitch = random.normal(0, 0.04) + liveliness * smooth_noise(random, frames, 15, 0.035) + nod
+    roll = random.normal(0, 0.03) + liveliness * smooth_noise(random, frames, 25, 0.03)
+    sway = [smooth_noise(random, frames, 41, scale) for scale in (0.003, 0.002, 0.0015)]
+    return HeadMotion(np.clip(yaw, -0.35, 0.35), np.clip(pitch, -0.18, 0.18), roll, np.stack(sway, axis=1))
 
 
 def smooth(curve_F: Floats, width: int) -> Floats:

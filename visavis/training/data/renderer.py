@@ -1,241 +1,218 @@
-"""Renders one person off-screen, frame by frame: the scene is built once, then only points and normals change."""
+"""Films one person: the scene is built once, then only points change.
+
+Legend: F frames, V vertices, T triangles, A actions.
+"""
 
 from __future__ import annotations
-
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import anny
 import numpy as np
 import numpy.typing as npt
-import pyvista
-import torch
-from PIL import Image
-from scipy import sparse
+import warp as wp
 
-from visavis.training.data.clothing import paint_shirt
-from visavis.training.data.makehuman import UP_AXIS, AssetError, Fit, Floats, Indices, QuadMesh, read_mesh
-from visavis.training.data.people import Colour, Person
-from visavis.training.data.wardrobe import Garment, Wardrobe
+from visavis.training.data.backdrop import paint_backdrop
+from visavis.training.data.body import Body
+from visavis.training.data.kernels import Lighting, Material, View
+from visavis.training.data.makehuman import FRONT_AXIS, UP_AXIS, Floats, Indices
+from visavis.training.data.people import Person
+from visavis.training.data.rasteriser import Rasteriser, Triangles
+from visavis.training.data.scene import Surface, dress
+from visavis.training.data.shot import Shot
+from visavis.training.data.texture import Singles, linear_colour, reduced
+from visavis.training.data.wardrobe import Wardrobe
 
-BODY_VERTICES = 13_380  # of the base mesh; helper geometry (joints, proxies) follows
-_SHOWN_BELOW_CROWN = 0.4  # metres of body that can be in the picture
-_COLLAR_BELOW_CROWN = 0.285
-
-
-class Body:
-    """anny's parametric body with all 19,158 base vertices in MakeHuman's `hm08` order."""
-
-    def __init__(self) -> None:
-        self._model: Any = anny.Anny(
-            rig="makehuman", topology="makehuman", facial_actions="all", local_changes="none", phenotypes="all"
-        ).to(dtype=torch.float32)
-        self.mesh = QuadMesh(
-            self._model.faces.numpy(),
-            self._model.face_texture_coordinate_indices.numpy(),
-            self._model.texture_coordinates.numpy().astype(np.float32),
-        )
-
-    def vertices(self, person: Person, actions: Mapping[str, Floats]) -> Floats:
-        """Vertices [F, 19158, 3] in metres for curves [F] of ARKit actions (0 to 1); no action gives one neutral frame.
-
-        Raises ValueError for an unknown action or curves of different lengths.
-        """
-        unknown = set(actions) - set(self._model.facial_action_labels)
-        if unknown:
-            raise ValueError(f"unknown facial actions: {', '.join(sorted(unknown))}")
-        lengths = {len(curve) for curve in actions.values()} or {1}
-        if len(lengths) > 1:
-            raise ValueError("all action curves need the same number of frames")
-        frames = lengths.pop()
-        with torch.inference_mode():
-            output = self._model(
-                phenotype_kwargs={name: torch.full((frames,), value) for name, value in person.phenotype.items()},
-                facial_actions={name: torch.from_numpy(curve).float() for name, curve in actions.items()},
-            )
-        return np.asarray(output["vertices"].double().numpy(), dtype=np.float64)
+# Metres below the crown: where the neck stands still, and from where the whole head turns.
+_NECK_STILL, _NECK_TURNS = 0.33, 0.225
+_PIVOT_BELOW_CROWN, _PIVOT_FRONT = 0.21, -0.075
+_FACE_BELOW_CROWN, _FACE_FRONT = 0.145, -0.15
 
 
-@dataclass(slots=True)
-class _Part:
-    """A mesh in the scene: how it follows the body, and the points VTK draws."""
+@dataclass(frozen=True, slots=True)
+class HeadPose:
+    """Turn of the head on the neck in radians (yaw to its left, pitch upwards, roll to its right), shift in metres."""
 
-    fit: Fit | None
-    corners_Q4: Indices
-    # [V, Q], one where a quad touches a vertex
-    incidence: sparse.csr_array
-    surface: Any
-
-    def follow(self, body_vertices: Floats) -> None:
-        vertices = body_vertices if self.fit is None else self.fit.place(body_vertices)
-        normals = vertex_normals(vertices, self.corners_Q4, self.incidence)
-        self.surface.points = vertices[self.corners_Q4].reshape(-1, 3)
-        self.surface.point_data["Normals"] = normals[self.corners_Q4].reshape(-1, 3)
+    yaw: float = 0.0
+    pitch: float = 0.0
+    roll: float = 0.0
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 class PersonRenderer:
-    """A scene with one person in it. Use as a context manager; not for several threads."""
+    """A person in front of a camera. Not for several threads."""
 
-    def __init__(self, person: Person, wardrobe: Wardrobe, body: Body, size: int = 256, supersampling: int = 1) -> None:
-        self._person = person
-        self._mesh = body.mesh
+    def __init__(self, person: Person, shot: Shot, wardrobe: Wardrobe, body: Body, size: int = 256) -> None:
+        """Raises AssetError when the asset folder lacks a file."""
+        self._scene = dress(person, shot, wardrobe, body)
         self._size = size
-        self._supersampling = supersampling
-        neutral = body.vertices(person, {})[0]
-        self._crown = float(neutral[:BODY_VERTICES, UP_AXIS].max())
-        self._plotter = _plotter(size * supersampling)
-        self._parts: list[_Part] = []
-        self._dress(wardrobe, neutral)
-        self._light()
-        self._plotter.set_background(person.background_bottom, top=person.background_top)
-        self._plotter.camera.view_angle = person.view_angle
+        self._camera = _camera(shot, self._scene.crown, size)
+        self._neutral_V3 = np.concatenate([surface.figure.neutral_V3 for surface in self._scene.surfaces])
+        self._actions = self._scene.surfaces[0].figure.actions
+        self._offsets_AV3 = np.concatenate(
+            [surface.figure.offsets_AV3 for surface in self._scene.surfaces], axis=1
+        ).astype(np.float32)
+        self._rasteriser = self._build(shot)
 
-    def render(self, vertices_V3: Floats, yaw: float = 0.0, pitch: float = 0.0) -> npt.NDArray[np.uint8]:
-        """One picture [size, size, 3] RGB of the body's vertices, seen by a head turned by yaw and pitch (radians)."""
-        for part in self._parts:
-            part.follow(vertices_V3)
-        self._aim(yaw, pitch)
-        self._plotter.render()
-        large = np.asarray(self._plotter.screenshot(return_img=True, transparent_background=False))[:, :, :3]
-        blocks = large.reshape(self._size, self._supersampling, self._size, self._supersampling, 3)
-        return np.asarray(np.rint(blocks.mean(axis=(1, 3))), dtype=np.uint8)
+    def pose(self, curves: Mapping[str, Floats]) -> Singles:
+        """All points of the scene [F, V, 3] for curves [F] of ARKit actions (0 to 1), for `render`.
 
-    def project(self, points_N3: Floats, yaw: float = 0.0, pitch: float = 0.0) -> Floats:
-        """Where points of the body stand in the picture: [N, 2] in pixels, x to the right, y down."""
-        position, target = self._camera(yaw, pitch)
-        forward = (target - position) / np.linalg.norm(target - position)
-        right = np.cross(forward, (0.0, 0.0, 1.0))
-        right /= np.linalg.norm(right)
-        up = np.cross(right, forward)
-        seen = points_N3 - position
-        scale = self._size / 2 / math.tan(math.radians(self._person.view_angle) / 2) / (seen @ forward)
-        return np.asarray(np.stack([seen @ right * scale, -(seen @ up) * scale], axis=1) + self._size / 2)
+        Raises ValueError for an unknown action or curves of different lengths.
+        """
+        unknown = sorted(set(curves) - set(self._actions))
+        if unknown:
+            raise ValueError(f"unknown facial actions: {', '.join(unknown)}")
+        if len({len(curve) for curve in curves.values()}) > 1:
+            raise ValueError("all action curves need the same number of frames")
+        neutral_V3 = self._neutral_V3.astype(np.float32)
+        if not curves:
+            return neutral_V3[None]
+        rows = [self._actions.index(action) for action in curves]
+        weights_FA = np.stack(list(curves.values()), axis=1).astype(np.float32)
+        moved = weights_FA @ self._offsets_AV3[rows].reshape(len(rows), -1)
+        return np.asarray(neutral_V3 + moved.reshape(len(weights_FA), -1, 3), dtype=np.float32)
 
-    def close(self) -> None:
-        self._plotter.close()
+    def render(self, points_V3: Singles, head: HeadPose | None = None) -> npt.NDArray[np.uint8]:
+        """One picture [size, size, 3], sRGB."""
+        head = head or HeadPose()
+        self._camera.head_turn = wp.mat33(*_turn(head).ravel().tolist())
+        self._camera.head_shift = wp.vec3(*head.shift)
+        return self._rasteriser.draw(points_V3, self._camera)
 
-    def __enter__(self) -> Self:
-        return self
+    def screen(self, body_vertices: Indices) -> Singles:
+        """Where vertices of the base mesh stand in the last picture: [N, 2] in pixels, x to the right, y down."""
+        rows = np.searchsorted(self._scene.body_vertices, body_vertices)
+        return self._rasteriser.screen()[rows, :2]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _build(self, shot: Shot) -> Rasteriser:
+        surfaces = self._scene.surfaces
+        starts = np.cumsum([0, *(len(surface.figure.neutral_V3) for surface in surfaces)])
+        corners_T3 = np.concatenate([s.corners_T3 + start for s, start in zip(surfaces, starts, strict=False)])
+        coordinates_T32 = np.concatenate([surface.coordinates_T32 for surface in surfaces])
+        materials_T = np.repeat(np.arange(len(surfaces)), [len(surface.corners_T3) for surface in surfaces])
+        order, opaque = self._order(corners_T3, materials_T)
+        textures = [self._reduced(surface, start) for surface, start in zip(surfaces, starts, strict=False)]
+        return Rasteriser(
+            Triangles(
+                corners_T3=corners_T3[order].astype(np.int32),
+                coordinates_T32=coordinates_T32[order],
+                materials_T=materials_T[order].astype(np.int32),
+                opaque=opaque,
+                head_V=self._head_share(),
+                openness_V=np.concatenate([surface.openness_V for surface in surfaces]),
+                cloth_V=np.concatenate([surface.cloth_V for surface in surfaces]),
+            ),
+            _materials(surfaces, textures),
+            np.concatenate([texture.reshape(-1, 4) for texture in textures]),
+            paint_backdrop(shot, self._size),
+            _lighting(shot, self._camera),
+        )
 
-    def _dress(self, wardrobe: Wardrobe, neutral: Floats) -> None:
-        mesh = self._mesh
-        height_Q = neutral[mesh.corners_Q4][..., UP_AXIS].min(axis=1)
-        shown_Q = (mesh.corners_Q4 < BODY_VERTICES).all(axis=1) & (height_Q > self._crown - _SHOWN_BELOW_CROWN)
-        shown = QuadMesh(mesh.corners_Q4[shown_Q], mesh.texture_corners_Q4[shown_Q], mesh.texture_coordinates)
-        self._add(None, shown, neutral, {"texture": self._clothed_skin(wardrobe, shown, neutral), "specular": 0.1})
-        self._wear(wardrobe.eye_garment(self._person.eyes), neutral, specular=0.5)
-        for garment in wardrobe.mouth_garments():
-            self._wear(garment, neutral, specular=0.2)
-        self._wear(wardrobe.eyelash_garment(), neutral)
-        self._wear(wardrobe.eyebrow_garment(self._person.eyebrows), neutral, tint=self._person.hair_tint)
-        self._wear(wardrobe.hair_garment(self._person.hair), neutral, tint=self._person.hair_tint)
+    def _order(self, corners_T3: Indices, materials_T: Indices) -> tuple[Indices, int]:
+        """Opaque triangles, then blended ones, both nearest first: what they hide then costs little.
 
-    def _clothed_skin(self, wardrobe: Wardrobe, shown: QuadMesh, neutral: Floats) -> Any:
-        skin = np.asarray(Image.open(_existing(wardrobe.skin_texture(self._person.skin))).convert("RGB"))
-        collar_height = self._crown - _COLLAR_BELOW_CROWN
-        return _texture(paint_shirt(skin, shown, neutral, collar_height, self._person.clothing))
+        The order is that of the neutral head for the whole clip: one that changes from frame to frame would flicker.
+        """
+        blended = np.array([surface.blended for surface in self._scene.surfaces])[materials_T]
+        centres = self._neutral_V3[corners_T3].mean(axis=1)
+        distance = (centres - np.array(self._camera.position)) @ np.array(self._camera.forward)
+        opaque = np.flatnonzero(~blended)
+        order = [kind[np.argsort(distance[kind], kind="stable")] for kind in (opaque, np.flatnonzero(blended))]
+        return np.concatenate(order), len(opaque)
 
-    def _wear(self, garment: Garment, neutral: Floats, specular: float = 0.05, tint: Colour | None = None) -> None:
-        texture = _smooth(pyvista.read_texture(str(_existing(garment.texture))))
-        if tint is not None:
-            texture = _tinted(texture, tint)
-        self._add(garment.fit, read_mesh(garment.fit.mesh_path), neutral, {"texture": texture, "specular": specular})
+    def _reduced(self, surface: Surface, start: int) -> Singles:
+        """The texture at the resolution at which the camera sees it."""
+        screen = _project(surface.figure.neutral_V3, self._camera, self._size)
+        seen = _areas(screen[surface.corners_T3])
+        texels = _areas(surface.coordinates_T32) * surface.texture.shape[0] * surface.texture.shape[1]
+        facing = np.abs(seen) > 0.05
+        if not facing.any():
+            return surface.texture
+        density = np.sqrt(np.abs(texels[facing]).sum() / np.abs(seen[facing]).sum())
+        return reduced(surface.texture, float(density))
 
-    def _add(self, fit: Fit | None, mesh: QuadMesh, neutral: Floats, look: dict[str, Any]) -> None:
-        vertices = neutral if fit is None else fit.place(neutral)
-        count = len(mesh.corners_Q4)
-        cells = np.hstack([np.full((count, 1), 4), np.arange(4 * count).reshape(count, 4)]).ravel()
-        surface: Any = pyvista.PolyData(vertices[mesh.corners_Q4].reshape(-1, 3).copy(), cells)
-        surface.active_texture_coordinates = mesh.texture_coordinates[mesh.texture_corners_Q4].reshape(-1, 2)
-        part = _Part(fit, mesh.corners_Q4, _incidence(mesh.corners_Q4, len(vertices)), surface)
-        part.follow(neutral)
-        surface.point_data.active_normals_name = "Normals"
-        actor = self._plotter.add_mesh(surface, ambient=0.25, diffuse=0.8, specular_power=20, **look)
-        actor.prop.interpolation = "Phong"
-        self._parts.append(part)
-
-    def _light(self) -> None:
-        person = self._person
-        key = _direction(person.key_light_azimuth, person.key_light_elevation)
-        fill = _direction(-person.key_light_azimuth, 5.0)
-        for position, intensity in ((key, person.key_light_intensity), (fill, person.fill_light_intensity)):
-            light = pyvista.Light(position=position, focal_point=(0, 0, 0), intensity=intensity, light_type="scene light")
-            light.positional = False
-            self._plotter.add_light(light)
-
-    def _aim(self, yaw: float, pitch: float) -> None:
-        camera = self._plotter.camera
-        camera.up = (0.0, 0.0, 1.0)
-        position, target = self._camera(yaw, pitch)
-        camera.position, camera.focal_point = tuple(position), tuple(target)
-
-    def _camera(self, yaw: float, pitch: float) -> tuple[Floats, Floats]:
-        distance = self._person.camera_distance
-        target = np.array([0.0, -0.1, self._crown - 0.125 + self._person.camera_height])
-        offset = (math.sin(yaw), -math.cos(yaw) + 0.1 / distance, math.sin(pitch))
-        return target + distance * np.array(offset), target
+    def _head_share(self) -> Singles:
+        below = self._scene.crown - self._neutral_V3[:, UP_AXIS]
+        # the back of the neck turns later than the chin
+        below = below - 0.25 * np.clip(self._neutral_V3[:, FRONT_AXIS] + 0.12, -0.05, 0.1)
+        share = np.clip((_NECK_STILL - below) / (_NECK_STILL - _NECK_TURNS), 0, 1)
+        return np.asarray(share**2 * (3 - 2 * share), dtype=np.float32)
 
 
-def _plotter(size: int) -> Any:
-    plotter: Any = pyvista.Plotter(off_screen=True, window_size=[size, size], lighting="none")
-    plotter.enable_anti_aliasing("msaa", multi_samples=4)
-    return plotter
+def _camera(shot: Shot, crown: float, size: int) -> Any:
+    azimuth = math.radians(shot.camera_azimuth)
+    face = np.array([0.0, _FACE_FRONT, crown - _FACE_BELOW_CROWN])
+    away = np.array([math.sin(azimuth), -math.cos(azimuth), 0.0])
+    position = face + shot.camera_distance * away + np.array([0.0, 0.0, shot.camera_height])
+    forward = (face - position) / np.linalg.norm(face - position)
+    right = np.cross(forward, (0.0, 0.0, 1.0))
+    right /= np.linalg.norm(right)
+    up = np.cross(right, forward)
+    # moving the camera, not turning it, keeps the face seen from the same side
+    position -= (shot.offset_right * right - shot.offset_down * up) * shot.field_of_view
+    view: Any = View()
+    view.position, view.right, view.up, view.forward = (wp.vec3(*axis) for axis in (position, right, up, forward))
+    view.focal_length = size * shot.camera_distance / shot.field_of_view
+    view.neck = wp.vec3(0.0, _PIVOT_FRONT, crown - _PIVOT_BELOW_CROWN)
+    view.head_turn = wp.mat33(*np.eye(3).ravel().tolist())
+    return view
 
 
-def vertex_normals(vertices_V3: Floats, corners_Q4: Indices, incidence_VQ: sparse.csr_array) -> Floats:
-    """Unit normals [V, 3], area-weighted over the quads around each vertex."""
-    first, second, third, fourth = (vertices_V3[corners_Q4[:, corner]] for corner in range(4))
-    normals = incidence_VQ @ np.cross(third - first, fourth - second)
-    return np.asarray(normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12), dtype=np.float64)
+def _turn(head: HeadPose) -> Floats:
+    """Rotation matrix of the head: roll about the front axis, then pitch, then yaw."""
+    cy, sy = math.cos(head.yaw), math.sin(head.yaw)
+    cp, sp = math.cos(head.pitch), math.sin(head.pitch)
+    cr, sr = math.cos(head.roll), math.sin(head.roll)
+    yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+    # the face looks along -y: looking up turns -y towards +z
+    pitch = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    roll = np.array([[cr, 0, -sr], [0, 1, 0], [sr, 0, cr]])
+    return np.asarray(yaw @ pitch @ roll)
 
 
-def _incidence(corners_Q4: Indices, vertices: int) -> sparse.csr_array:
-    quads = np.repeat(np.arange(len(corners_Q4)), 4)
-    ones = np.ones(len(quads))
-    return sparse.csr_array((ones, (corners_Q4.ravel(), quads)), shape=(vertices, len(corners_Q4)))
+def _project(points_V3: Floats, view: Any, size: int) -> Floats:
+    seen = points_V3 - np.array(view.position)
+    scale = view.focal_length / (seen @ np.array(view.forward))
+    return np.stack([seen @ np.array(view.right) * scale, -(seen @ np.array(view.up)) * scale], axis=1) + size / 2
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise AssetError(f"the asset folder lacks {path.name}")
-    return path
+def _areas(corners_T32: npt.NDArray[np.floating]) -> Floats:
+    """Twice the signed area [T] of triangles in a plane."""
+    first, second = corners_T32[:, 1] - corners_T32[:, 0], corners_T32[:, 2] - corners_T32[:, 0]
+    return np.asarray(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0], dtype=np.float64)
 
 
-def _tinted(texture: Any, tint: Colour) -> Any:
-    pixels = texture.to_array().astype(np.float32)
-    pixels[..., :3] *= np.array(tint, dtype=np.float32)
-    return _texture(np.rint(pixels).astype(np.uint8))
+def _materials(surfaces: tuple[Surface, ...], textures: list[Singles]) -> list[Any]:
+    materials = []
+    first_texel = 0
+    for surface, texture in zip(surfaces, textures, strict=True):
+        material: Any = Material()
+        material.first_texel, material.rows, material.columns = first_texel, texture.shape[0], texture.shape[1]
+        material.specular, material.shininess = surface.look.specular, surface.look.shininess
+        material.wrap = surface.look.wrap
+        material.tint = wp.vec3(*surface.look.tint)
+        materials.append(material)
+        first_texel += texture.shape[0] * texture.shape[1]
+    return materials
 
 
-def _texture(pixels: npt.NDArray[np.uint8]) -> Any:
-    make: Any = pyvista.Texture
-    return _smooth(make(pixels))
+def _lighting(shot: Shot, view: Any) -> Any:
+    lighting: Any = Lighting()
+    lighting.key_direction = _direction(shot.key_azimuth, shot.key_elevation)
+    lighting.fill_direction = _direction(-1.2 * shot.key_azimuth, 8.0)
+    lighting.key_halfway = wp.normalize(lighting.key_direction - view.forward)
+    lighting.fill_halfway = wp.normalize(lighting.fill_direction - view.forward)
+    lighting.key_colour, lighting.fill_colour = wp.vec3(*shot.key_light), wp.vec3(*shot.fill_light)
+    lighting.sky_colour, lighting.ground_colour = wp.vec3(*shot.sky_light), wp.vec3(*shot.ground_light)
+    lighting.cloth_colour = wp.vec3(*linear_colour(shot.clothing))
+    return lighting
 
 
-def _smooth(texture: Any) -> Any:
-    texture.interpolate = True
-    texture.mipmap = True
-    return texture
-
-
-def _direction(azimuth_degrees: float, elevation_degrees: float) -> tuple[float, float, float]:
+def _direction(azimuth_degrees: float, elevation_degrees: float) -> Any:
+    """Unit vector from the face towards a light: azimuth 0 is where the face looks."""
     azimuth, elevation = math.radians(azimuth_degrees), math.radians(elevation_degrees)
-    return (
-        3 * math.sin(azimuth) * math.cos(elevation),
-        -3 * math.cos(azimuth) * math.cos(elevation),
-        3 * math.sin(elevation),
+    return wp.vec3(
+        math.sin(azimuth) * math.cos(elevation), -math.cos(azimuth) * math.cos(elevation), math.sin(elevation)
     )

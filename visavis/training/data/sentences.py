@@ -22,7 +22,14 @@ _ENGLISH: Mapping[str, Sequence[str]] = {
 _GERMAN: Mapping[str, Sequence[str]] = {
     "opening": ("Vielleicht", "Heute", "Übrigens", "Natürlich", "Manchmal", "Am Morgen"),
     "verb": ("findet", "verkauft", "bringt", "sucht", "malt", "zeigt", "vergisst"),
-    "subject": ("meine Schwester", "der alte Mann", "das kleine Mädchen", "unser Nachbar", "die Lehrerin", "ein Freund"),
+    "subject": (
+        "meine Schwester",
+        "der alte Mann",
+        "das kleine Mädchen",
+        "unser Nachbar",
+        "die Lehrerin",
+        "ein Freund",
+    ),
     "object": ("fünf grüne Äpfel", "das schöne Bild", "einen Brief aus Zürich", "die falsche Tür", "warmes Brot"),
     "ending": ("auf dem Markt.", "ohne ein Wort.", "vor dem großen Haus.", "für mich.", "noch vor dem Frühstück!"),
 }

@@ -1,10 +1,12 @@
 """The voices that speak the training sentences, each with the time of every phoneme.
 
-piper and espeak-ng (GPL-3.0) run as programs of their own (tools/speak_*.py) and are never imported; flite is a command.
+piper and espeak-ng (GPL-3.0) run as programs of their own (tools/speak_*.py), never imported; flite is a command.
 """
 
 from __future__ import annotations
 
+import ctypes.util
+import importlib.util
 import json
 import re
 import shutil
@@ -29,6 +31,21 @@ SAMPLE_RATE_HZ = 16_000
 _TOOLS = Path(__file__).parents[3] / "tools"
 # piper's marks: stress and length belong to the sound beside them, a word gap to the one before.
 _MARKS = frozenset("ˈˌː")
+# espeak-ng says in brackets that it changes the language for a word.
+_LANGUAGE_CHANGE = re.compile(r"\(.*\)")
+_IPA_OF_ARPABET = {
+    "aa": "ɑ", "ae": "æ", "ah": "ʌ", "ao": "ɔ", "aw": "aʊ", "ax": "ə", "ay": "aɪ", "b": "b", "ch": "tʃ", "d": "d",
+    "dh": "ð", "dx": "ɾ", "eh": "ɛ", "el": "əl", "em": "əm", "en": "ən", "er": "ɚ", "ey": "eɪ", "f": "f", "g": "ɡ",
+    "hh": "h", "hv": "h", "ih": "ɪ", "iy": "i", "jh": "dʒ", "k": "k", "l": "l", "m": "m", "n": "n", "ng": "ŋ",
+    "nx": "n", "ow": "oʊ", "oy": "ɔɪ", "p": "p", "r": "ɹ", "s": "s", "sh": "ʃ", "t": "t", "th": "θ", "uh": "ʊ",
+    "uw": "u", "v": "v", "w": "w", "y": "j", "z": "z", "zh": "ʒ", "pau": "", "ssil": "",
+}  # fmt: skip
+_HOW_TO_INSTALL = {
+    "piper": "pip install 'visavis[voices]'",
+    "espeak": "Debian's espeak-ng",
+    "flite": "Debian's flite",
+}
+ENGINES = tuple(_HOW_TO_INSTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +92,11 @@ VOICES: tuple[Voice, ...] = (
 
 
 class Speaker:
-    """Runs the speaking programs, each started once. Use as a context manager."""
+    """Runs the speaking programs. Use as a context manager.
+
+    The same request gives the same speech, whatever was spoken before: piper runs without its random noise, and each
+    sentence has an espeak-ng process of its own, because that engine's state leaks from one sentence into the next.
+    """
 
     def __init__(self) -> None:
         self._programs: dict[str, subprocess.Popen[str]] = {}
@@ -96,9 +117,8 @@ class Speaker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for program in self._programs.values():
-            program.kill()
-            program.wait()
+        for engine in list(self._programs):
+            self._stop(engine)
         self._folder.cleanup()
 
     def _ask(self, voice: Voice, text: str, tempo: float, output: Path) -> list[Phoneme]:
@@ -108,18 +128,25 @@ class Speaker:
             request["length_scale"] = voice.pitch / tempo
         else:
             request |= {"voice": voice.engine_voice, "words_per_minute": int(165 * tempo), "pitch": 50}
-        assert program.stdin is not None and program.stdout is not None
+        assert program.stdin is not None
+        assert program.stdout is not None
         try:
             program.stdin.write(json.dumps(request) + "\n")
             program.stdin.flush()
             answer = program.stdout.readline()
         except BrokenPipeError:
             answer = ""
+        if voice.engine == "espeak" or not answer:
+            self._stop(voice.engine)
         if not answer:
-            raise VoiceError(f"{voice.engine} stopped: is it installed?")
+            raise VoiceError(f"{voice.engine} stopped: is it installed ({_HOW_TO_INSTALL[voice.engine]})?")
         reply = json.loads(answer)
         rate = float(reply["sample_rate_hz"])
         return _merge_marks([Phoneme(symbol, start / rate, end / rate) for symbol, start, end in reply["phonemes"]])
+
+    def _stop(self, engine: str) -> None:
+        with self._programs.pop(engine) as program:
+            program.kill()
 
     def _program(self, engine: str) -> subprocess.Popen[str]:
         if engine not in self._programs:
@@ -132,14 +159,39 @@ class Speaker:
         return self._programs[engine]
 
 
-def available_voices() -> tuple[Voice, ...]:
-    """The voices whose programs are installed here."""
-    engines = {"flite": shutil.which("flite") is not None, "espeak": shutil.which("espeak-ng") is not None}
+def installed_engines() -> tuple[str, ...]:
+    """Those of piper, espeak and flite whose programs are installed here."""
+    found = {
+        "piper": _piper_is_installed(),
+        "espeak": ctypes.util.find_library("espeak-ng") is not None,
+        "flite": shutil.which("flite") is not None,
+    }
+    return tuple(engine for engine in ENGINES if found[engine])
+
+
+def voices_of(engines: Sequence[str]) -> tuple[Voice, ...]:
+    """All voices of these engines. Raises ValueError for an engine that nobody knows."""
+    unknown = sorted(set(engines) - set(ENGINES))
+    if unknown or not engines:
+        raise ValueError(f"unknown voice engines {', '.join(unknown)}: choose from {', '.join(ENGINES)}")
+    return tuple(voice for voice in VOICES if voice.engine in engines)
+
+
+def require_engines(engines: Sequence[str]) -> None:
+    """Raises VoiceError that lists every engine that is not installed, and how to get it."""
+    missing = [engine for engine in engines if engine not in installed_engines()]
+    if missing:
+        ways = "; ".join(f"{engine} ({_HOW_TO_INSTALL[engine]})" for engine in missing)
+        raise VoiceError(f"missing voice programs: {ways}. Install them, or name the engines to use without them")
+
+
+def _piper_is_installed() -> bool:
+    if importlib.util.find_spec("piper") is None or importlib.util.find_spec("onnx") is None:
+        return False
     try:
-        engines["piper"] = installed_voice().is_file()
+        return installed_voice().is_file()
     except VoiceError:
-        engines["piper"] = False
-    return tuple(voice for voice in VOICES if engines[voice.engine])
+        return False
 
 
 def _run_flite(voice: Voice, text: str, tempo: float, output: Path) -> list[Phoneme]:
@@ -152,7 +204,7 @@ def _run_flite(voice: Voice, text: str, tempo: float, output: Path) -> list[Phon
     phonemes: list[Phoneme] = []
     start = 0.0
     for symbol, end in re.findall(r"(\S+):([\d.]+)", finished.stdout):
-        phonemes.append(Phoneme("" if symbol == "pau" else symbol, start, float(end)))
+        phonemes.append(Phoneme(_IPA_OF_ARPABET[symbol], start, float(end)))
         start = float(end)
     return phonemes
 
@@ -162,7 +214,7 @@ def _merge_marks(phonemes: Sequence[Phoneme]) -> list[Phoneme]:
     pending: float | None = None  # where a stress mark before a sound began
     for phoneme in phonemes:
         start = phoneme.start if pending is None else pending
-        if phoneme.symbol in _MARKS:
+        if phoneme.symbol in _MARKS or _LANGUAGE_CHANGE.fullmatch(phoneme.symbol):
             pending = start
         elif phoneme.symbol == " " and merged and phoneme.end - start < 0.08:
             merged[-1] = Phoneme(merged[-1].symbol, merged[-1].start, phoneme.end)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from visavis.training.data.makehuman import AssetError, Fit, read_fit
+from visavis.training.data.makehuman import AssetError
 
 # These cover an eye or do not fit a head and shoulders picture (tried, see the assets' README).
 HAIR_THAT_COVERS_THE_FACE = frozenset({"bob01", "bob02", "braid01", "short03"})
@@ -15,7 +15,8 @@ HAIR_THAT_COVERS_THE_FACE = frozenset({"bob01", "bob02", "braid01", "short03"})
 class Garment:
     """Something worn on the base mesh, with its colour texture."""
 
-    fit: Fit
+    # its .mhclo file
+    fit: Path
     texture: Path
     # True when the texture's alpha cuts the shape out: hair, brows, lashes.
     transparent: bool
@@ -29,6 +30,7 @@ class Wardrobe:
     skins: tuple[str, ...]
     hair: tuple[str, ...]
     eyebrows: tuple[str, ...]
+    eyelashes: tuple[str, ...]
     eyes: tuple[str, ...]
 
     def skin_texture(self, skin: str) -> Path:
@@ -36,32 +38,32 @@ class Wardrobe:
 
     def hair_garment(self, hair: str) -> Garment:
         folder = self.root / "hair" / hair
-        return Garment(read_fit(folder / f"{hair}.mhclo"), _only(folder, "*diffuse*.png"), transparent=True)
+        return Garment(folder / f"{hair}.mhclo", _only(folder, "*diffuse*.png"), transparent=True)
 
     def eyebrow_garment(self, eyebrow: str) -> Garment:
         folder = self.root / "eyebrows" / eyebrow
-        return Garment(read_fit(folder / f"{eyebrow}.mhclo"), folder / f"{eyebrow}.png", transparent=True)
+        return Garment(folder / f"{eyebrow}.mhclo", folder / f"{eyebrow}.png", transparent=True)
 
-    def eyelash_garment(self) -> Garment:
-        folder = self.root / "eyelashes" / "eyelashes01"
-        return Garment(read_fit(folder / "eyelashes01.mhclo"), folder / "eyelashes01.png", transparent=True)
+    def eyelash_garment(self, eyelashes: str) -> Garment:
+        folder = self.root / "eyelashes" / eyelashes
+        return Garment(folder / f"{eyelashes}.mhclo", folder / f"{eyelashes}.png", transparent=True)
 
     def eye_garment(self, eyes: str) -> Garment:
         # The high-poly eyes' cornea shell hides the iris.
-        fit = read_fit(self.root / "eyes" / "low-poly" / "low-poly.mhclo")
+        fit = self.root / "eyes" / "low-poly" / "low-poly.mhclo"
         return Garment(fit, self.root / "eyes" / "materials" / f"{eyes}.png", transparent=False)
 
     def mouth_garments(self) -> tuple[Garment, Garment]:
-        teeth = read_fit(self.root / "teeth" / "teeth_base" / "teeth_base.mhclo")
+        teeth = self.root / "teeth" / "teeth_base" / "teeth_base.mhclo"
         tongue = self.root / "tongue" / "tongue01"
         return (
             Garment(teeth, self.root / "teeth" / "materials" / "teeth.png", transparent=False),
-            Garment(read_fit(tongue / "tongue01.mhclo"), tongue / "tongue01_diffuse.png", transparent=False),
+            Garment(tongue / "tongue01.mhclo", tongue / "tongue01_diffuse.png", transparent=False),
         )
 
 
 def open_wardrobe(root: Path) -> Wardrobe:
-    """Lists an asset folder (the one holding `skins/`, `hair/`, ..., or its parent). Raises AssetError when incomplete."""
+    """Lists an asset folder (it or its `makehuman/` holds `skins/`, `hair/`, ...). Raises AssetError if incomplete."""
     if (root / "makehuman").is_dir():
         root = root / "makehuman"
     if not root.is_dir():
@@ -71,9 +73,10 @@ def open_wardrobe(root: Path) -> Wardrobe:
         skins=_stems(root / "skins" / "textures", "*_diffuse*.png"),
         hair=tuple(name for name in _folders(root / "hair") if name not in HAIR_THAT_COVERS_THE_FACE),
         eyebrows=_folders(root / "eyebrows"),
+        eyelashes=_folders(root / "eyelashes"),
         eyes=_stems(root / "eyes" / "materials", "*_eye.png"),
     )
-    missing = [kind for kind in ("skins", "hair", "eyebrows", "eyes") if not getattr(wardrobe, kind)]
+    missing = [kind for kind in ("skins", "hair", "eyebrows", "eyelashes", "eyes") if not getattr(wardrobe, kind)]
     if missing:
         raise AssetError(f"the asset folder {root} has no {', '.join(missing)}")
     return wardrobe

@@ -1,0 +1,36 @@
+"""Where mouth and eyes are in each frame: ellipses, kept as numbers, drawn as a mask of any size.
+
+Legend: F frames, E ellipses (mouth, left eye, right eye), N points, R rows, C columns. Coordinates are shares of the
+picture, x to the right, y down.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from visavis.training.data.texture import Singles
+
+REGIONS = ("mouth", "left_eye", "right_eye")
+# How much larger than the landmarks' box a region is: lips have surroundings, an open eye is higher than its lids.
+_MARGINS = {"mouth": (1.25, 1.5), "left_eye": (1.05, 1.1), "right_eye": (1.05, 1.1)}
+
+
+def ellipse_around(points_N2: Singles, region: str, size: int) -> Singles:
+    """Centre x, centre y, half width, half height [4] around points given in pixels of a picture of `size`."""
+    low, high = points_N2.min(axis=0), points_N2.max(axis=0)
+    half = (high - low) / 2 * np.array(_MARGINS[region])
+    return np.asarray(np.concatenate([(low + high) / 2, half]) / size, dtype=np.float32)
+
+
+def draw_mask(ellipses_FE4: Singles, rows: int, columns: int) -> npt.NDArray[np.float32]:
+    """The share of each cell that lies in any ellipse: [F, R, C] from 0 to 1, for pixels or latent cells alike."""
+    finer = max(1, -(-64 // min(rows, columns)))
+    y = (np.arange(rows * finer, dtype=np.float32) + 0.5) / (rows * finer)
+    x = (np.arange(columns * finer, dtype=np.float32) + 0.5) / (columns * finer)
+    centre_x, centre_y, half_width, half_height = np.moveaxis(ellipses_FE4[..., None], 2, 0)
+    across = ((x - centre_x) / np.maximum(half_width, 1e-6)) ** 2
+    down = ((y - centre_y) / np.maximum(half_height, 1e-6)) ** 2
+    inside = (down[..., :, None] + across[..., None, :] <= 1).any(axis=1)
+    cells = inside.reshape(len(ellipses_FE4), rows, finer, columns, finer)
+    return np.asarray(cells.mean(axis=(2, 4)), dtype=np.float32)
