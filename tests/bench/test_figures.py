@@ -12,9 +12,13 @@ from visavis.bench.measured_session import ChunkRecord, SessionMeasurement, coun
 from visavis.bench.measurement_json import measurement_from_json
 from visavis.bench.percentiles import Percentiles
 from visavis.bench.pipeline_result import pace_figures
+from visavis.bench.resources import MachineUse
 from visavis.client import ChunkTiming, StageTiming
 
 STAGE = StageTiming(queued_seconds=0.01, computed_seconds=0.2)
+QUIET = MachineUse(
+    available_cpu_seconds=10.0, services_cpu_seconds=4.0, clients_cpu_seconds=1.0, others_cpu_seconds=0.1
+)
 TIMING = ChunkTiming(audio_encoder=STAGE, generator=STAGE, decoder=STAGE, total_seconds=0.48)
 
 
@@ -61,11 +65,11 @@ def test_a_measurement_survives_json() -> None:
 
 def test_the_factor_of_fast_sessions_counts_all_their_video() -> None:
     one = session(chunk(1, 0.5), chunk(2, 0.86))
-    figures = pace_figures("fast", [one, one], {})
+    figures = pace_figures("fast", [one, one], {}, QUIET)
     assert figures.real_time_factor == pytest.approx(0.96 / (2 * 1.92))
 
 
 def test_the_factor_of_paced_sessions_is_the_mean_chunk_time() -> None:
-    figures = pace_figures("paced", [session(chunk(1, 1.0), chunk(2, 2.5))], {})
+    figures = pace_figures("paced", [session(chunk(1, 1.0), chunk(2, 2.5))], {}, QUIET)
     assert figures.real_time_factor == pytest.approx(0.48 / 0.96)
     assert (figures.chunks, figures.late_chunks) == (2, 1)

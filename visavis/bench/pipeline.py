@@ -13,7 +13,7 @@ from visavis.bench.measured_session import SessionMeasurement
 from visavis.bench.measurement_json import in_process_from_json, measurement_from_json
 from visavis.bench.pipeline_report import print_result, write_json, write_markdown
 from visavis.bench.pipeline_result import InProcessFigures, Pace, PaceFigures, PipelineResult, pace_figures
-from visavis.bench.resources import ResourceWatch
+from visavis.bench.resources import MachineClock, ResourceWatch
 from visavis.bench.surroundings import surroundings
 from visavis.cli.errors import CommandError
 from visavis.cli.local_system import LocalSystem, default_settings, local_system
@@ -73,9 +73,10 @@ def measure(preset: str, sessions: int, speech_seconds: float, *, in_process: bo
 
 def _measure_pace(system: LocalSystem, sessions: int, speech_seconds: float, pace: Pace) -> PaceFigures:
     processes = {process.name: process.pid for process in system.supervisor.processes}
+    clock = MachineClock()
     with ResourceWatch(processes) as watch:
         measurements = _run_clients(system, sessions, speech_seconds, pace)
-    return pace_figures(pace, measurements, watch.use)
+    return pace_figures(pace, measurements, watch.use, clock.use(watch.use))
 
 
 def _run_clients(system: LocalSystem, sessions: int, speech_seconds: float, pace: Pace) -> list[SessionMeasurement]:

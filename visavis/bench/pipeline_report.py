@@ -12,6 +12,8 @@ from visavis.bench.pipeline_result import PaceFigures, PipelineResult
 from visavis.bench.stage_table import STAGES, stage_table
 
 _MEBI = 2**20
+# More than this taken by others, and times say more about them.
+BUSY_SHARE = 0.05
 
 
 def print_result(result: PipelineResult, console: Console) -> None:
@@ -22,6 +24,7 @@ def print_result(result: PipelineResult, console: Console) -> None:
         console.print(stage_table(pace.stages, f"{pace.pace}: time per chunk of 0.96 s"))
         console.print(_summary_line(pace))
         console.print(_resource_table(pace))
+        console.print(_machine_line(pace))
     if result.in_process is not None:
         alone = result.in_process
         console.print(
@@ -62,6 +65,7 @@ def _markdown(result: PipelineResult) -> Iterator[str]:
         yield from _stage_rows(pace)
         yield ""
         yield from _resource_rows(pace)
+        yield from ("", _machine_line(pace))
     if result.in_process is not None:
         alone = result.in_process
         yield from ("", "## The same models in one process, one after the other", "")
@@ -80,6 +84,19 @@ def _summary_line(pace: PaceFigures) -> str:
     if pace.pace == "paced":
         line += f"; late chunks {pace.late_chunks} of {pace.chunks}"
     return line + "."
+
+
+def _machine_line(pace: PaceFigures) -> str:
+    machine = pace.machine
+    per_chunk = machine.services_cpu_seconds / pace.chunks
+    line = (
+        f"CPU time of {machine.available_cpu_seconds:.0f} s: services {machine.services_cpu_seconds:.1f} s "
+        f"({per_chunk:.2f} s a chunk), clients {machine.clients_cpu_seconds:.1f} s, "
+        f"others {machine.others_cpu_seconds:.1f} s."
+    )
+    if machine.others_share > BUSY_SHARE:
+        line += f" The machine was busy: others took {machine.others_share:.0%} of it, so times here are too long."
+    return line
 
 
 def _stage_rows(pace: PaceFigures) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from visavis.bench.measured_session import SessionMeasurement
 from visavis.bench.percentiles import Percentiles
-from visavis.bench.resources import ResourceUse
+from visavis.bench.resources import MachineUse, ResourceUse
 from visavis.bench.stage_table import StageFigures
 from visavis.bench.surroundings import Surroundings
 from visavis.client.records import Model
@@ -33,6 +33,7 @@ class PaceFigures:
     chunks: int
     late_chunks: int
     resources: Mapping[str, ResourceUse]
+    machine: MachineUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,10 @@ class PipelineResult:
 
 
 def pace_figures(
-    pace: Pace, sessions: Sequence[SessionMeasurement], resources: Mapping[str, ResourceUse]
+    pace: Pace,
+    sessions: Sequence[SessionMeasurement],
+    resources: Mapping[str, ResourceUse],
+    machine: MachineUse,
 ) -> PaceFigures:
     """Sums up the sessions of one run."""
     chunks = [chunk for session in sessions for chunk in session.chunks]
@@ -81,4 +85,5 @@ def pace_figures(
         chunks=len(chunks),
         late_chunks=sum(session.late_chunks for session in sessions),
         resources=resources,
+        machine=machine,
     )

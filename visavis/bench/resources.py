@@ -1,6 +1,9 @@
 """Memory and processor time of services while something runs."""
 
+import os
+import resource
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,6 +24,46 @@ class ResourceUse:
 
     peak_rss_bytes: int
     cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MachineUse:
+    """Of the whole machine while something ran: whether the figures are disturbed.
+
+    available_cpu_seconds: of all cores. services and clients: what was measured and who asked for it. others: everything
+    else, time stolen by the host included; a benchmark means little where this is not small.
+    """
+
+    available_cpu_seconds: float
+    services_cpu_seconds: float
+    clients_cpu_seconds: float
+    others_cpu_seconds: float
+
+    @property
+    def others_share(self) -> float:
+        """What others took of all that there was."""
+        return self.others_cpu_seconds / self.available_cpu_seconds
+
+
+class MachineClock:
+    """Counts processor time of the machine and of this process's ended children, from its making."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._busy = _busy_cpu_seconds()
+        self._clients = _children_cpu_seconds()
+
+    def use(self, services: Mapping[str, ResourceUse]) -> MachineUse:
+        """Since then; `services` is what they used in the same time."""
+        services_seconds = sum(each.cpu_seconds for each in services.values())
+        clients_seconds = _children_cpu_seconds() - self._clients
+        busy_seconds = _busy_cpu_seconds() - self._busy
+        return MachineUse(
+            available_cpu_seconds=(time.monotonic() - self._begin) * (os.cpu_count() or 1),
+            services_cpu_seconds=services_seconds,
+            clients_cpu_seconds=clients_seconds,
+            others_cpu_seconds=max(0.0, busy_seconds - services_seconds - clients_seconds),
+        )
 
 
 class ResourceWatch:
@@ -79,6 +122,16 @@ def tree_cpu_seconds(root: psutil.Process) -> float:
             continue
         total += times.user + times.system
     return total
+
+
+def _busy_cpu_seconds() -> float:
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _tree(root: psutil.Process) -> list[psutil.Process]:
