@@ -30,8 +30,8 @@ class ResourceUse:
 class MachineUse:
     """Of the whole machine while something ran: whether the figures are disturbed.
 
-    available_cpu_seconds: of all cores. services and clients: what was measured and who asked for it. others: everything
-    else, time stolen by the host included; a benchmark means little where this is not small.
+    available_cpu_seconds: of all cores. services and clients: what was measured and who asked for it. others:
+    everything else, time stolen by the host included; a benchmark means little where this is not small.
     """
 
     available_cpu_seconds: float
