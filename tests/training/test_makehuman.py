@@ -37,10 +37,10 @@ def test_rows_after_delete_verts_tie_nothing(tmp_path: Path) -> None:
 def test_an_incomplete_fit_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "hat.mhclo"
     path.write_text(text)
-    with pytest.raises(AssetError, match="hat.mhclo"):
+    with pytest.raises(AssetError, match=r"hat\.mhclo"):
         read_fit(path)
 
 
 def test_a_missing_mesh_is_named(tmp_path: Path) -> None:
-    with pytest.raises(AssetError, match="gone.obj"):
+    with pytest.raises(AssetError, match=r"gone\.obj"):
         read_mesh(tmp_path / "gone.obj")

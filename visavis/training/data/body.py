@@ -15,15 +15,26 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import anny
 import numpy as np
 import torch
 
-from visavis.training.data.makehuman import Floats, QuadMesh
+from visavis.training.data.makehuman import UP_AXIS, Floats, QuadMesh
 
 BODY_VERTICES = 13_380  # of the base mesh; helper geometry (joints, proxies) follows
+
+# Where the lips meet in the middle, on the base mesh `hm08`.
+UPPER_LIP_VERTEX = 520
+LOWER_LIP_VERTEX = 523
+_GAP_AT_REST = -0.0012  # metres: lips press each other a little
+
+
+def lip_gap(vertices_FV3: Floats) -> Floats:
+    """How far the lips are apart in the middle, in metres [F], for vertices [F, V, 3] of the base mesh."""
+    return np.asarray(vertices_FV3[:, UPPER_LIP_VERTEX, UP_AXIS] - vertices_FV3[:, LOWER_LIP_VERTEX, UP_AXIS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +81,12 @@ class Body:
         self.offsets_AV3 = self._action_offsets()
 
     def figure(self, phenotype: Mapping[str, float]) -> Figure:
-        """The body of a phenotype (anny's labels, 0 to 1 each), able to do every facial action."""
-        return Figure(self.actions, self._vertices(phenotype, torch.zeros(1, len(self.actions)))[0], self.offsets_AV3)
+        """The body of a phenotype (anny's labels, 0 to 1 each), with every facial action; its lips meet at rest."""
+        neutral_V3 = self._vertices(phenotype, torch.zeros(1, len(self.actions)))[0]
+        # as anny makes them, some people's lips stand 1.5 mm apart, and teeth shine through
+        closing_V3 = self.offsets_AV3[self.actions.index("mouthClose")]
+        share = (float(lip_gap(neutral_V3[None])[0]) - _GAP_AT_REST) / -float(lip_gap(closing_V3[None])[0])
+        return Figure(self.actions, neutral_V3 + share * closing_V3, self.offsets_AV3)
 
     def _action_offsets(self) -> Floats:
         neutral, *moved = self._vertices({}, torch.eye(len(self.actions) + 1)[:, 1:])
@@ -86,3 +101,9 @@ class Body:
                 facial_actions=dict(zip(self.actions, faces_FA.unbind(dim=1), strict=True)),
             )
         return np.asarray(output["vertices"].double().numpy(), dtype=np.float64)
+
+
+@lru_cache(maxsize=1)
+def load_body() -> Body:
+    """The one body of this process; it never changes, and takes a second to load."""
+    return Body()

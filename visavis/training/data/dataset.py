@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -95,7 +95,7 @@ def _shards_of_split(folder: Path, clips: int, split: Split) -> Iterator[Shard]:
 
 def render_dataset(
     assets: Path, folder: Path, clips: int, settings: ClipSettings, workers: int, speakers: SpeakerFactory
-) -> Iterator[Progress]:
+) -> Generator[Progress]:
     """Renders what is missing, shard by shard; more clips than before add to the folder.
 
     Raises DatasetError when the folder holds another data set or the disk is full (finished shards stay), AssetError

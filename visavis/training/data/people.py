@@ -56,8 +56,9 @@ def draw_person(number: int, wardrobe: Wardrobe) -> Person:
     male = "_male_" in skin
     dark = "dark" in skin
     ancestry = "african" if dark else str(random.choice(["caucasian", "caucasian", "asian"]))
-    suited = _HAIR_FOR_MEN if male else _HAIR_FOR_WOMEN
-    hair = str(random.choice([name for name in wardrobe.hair if name in suited] or list(wardrobe.hair)))
+    styles = _HAIR_FOR_MEN if male else _HAIR_FOR_WOMEN
+    suited = [name for name in wardrobe.hair if name in styles and (dark or "afro" not in name)]
+    hair = str(random.choice(suited or list(wardrobe.hair)))
     brightness, warmth = random.uniform(0.86, 1.12), random.uniform(-0.05, 0.05)
     return Person(
         number=number,
@@ -65,11 +66,9 @@ def draw_person(number: int, wardrobe: Wardrobe) -> Person:
         skin=skin,
         skin_tone=(brightness * (1 + warmth), brightness, brightness * (1 - warmth)),
         hair=hair,
-        hair_colour=_hair_colour(
-            random, old=skin.startswith("old"), dark=dark or ancestry == "asian" or "afro" in hair
-        ),
+        hair_colour=_hair_colour(random, old=skin.startswith("old"), dark=dark or ancestry == "asian"),
         eyebrows=str(random.choice(wardrobe.eyebrows)),
-        eyebrow_opacity=float(random.uniform(0.6, 0.9)),
+        eyebrow_opacity=float(random.uniform(0.9, 1.4)),
         eyelashes=str(random.choice(wardrobe.eyelashes)),
         eyes=_eyes(random, wardrobe, brown=dark or ancestry == "asian"),
         eye_width=float(random.uniform(0.1, 0.4)),
@@ -100,5 +99,5 @@ def _hair_colour(random: np.random.Generator, *, old: bool, dark: bool) -> Colou
 
 
 def _eyes(random: np.random.Generator, wardrobe: Wardrobe, *, brown: bool) -> str:
-    suited = [name for name in wardrobe.eyes if "brown" in name] if brown else []
+    suited = [name for name in wardrobe.eyes if name.startswith("brown")] if brown else []
     return str(random.choice(suited or list(wardrobe.eyes)))

@@ -23,6 +23,8 @@ from visavis.training.data.wardrobe import Garment, Wardrobe
 _SHOWN_BELOW_CROWN = 0.44  # metres of body that can be in the picture
 _CLOTH_THICKNESS = 0.004
 _NO_CLOTH = -1.0
+# Curls hide how its shells are cut only while they are all of one colour, and dull.
+_DULL_HAIR = frozenset({"afro01"})
 # v upwards to v downwards
 _FLIP, _SHIFT = np.array([1, -1], dtype=np.float32), np.array([0, 1], dtype=np.float32)
 
@@ -89,15 +91,21 @@ def dress(person: Person, shot: Shot, wardrobe: Wardrobe, body: Body) -> Scene:
         return lambda texture: premultiplied(recoloured(texture, colour, contrast), opacity)
 
     teeth, tongue = wardrobe.mouth_garments()
-    hair = Look(specular=0.12, shininess=18, wrap=0.4)
+    contrast, shine = (0.25, 0.02) if person.hair in _DULL_HAIR else (0.8, 0.12)
+    hair = Look(specular=shine, shininess=18, wrap=0.4)
     surfaces = (
         skin,
-        worn(wardrobe.eye_garment(person.eyes), Look(specular=0.7, shininess=120, wrap=0.3), _as_it_is, 0.6),
+        worn(
+            wardrobe.eye_garment(person.eyes),
+            Look(specular=0.7, shininess=120, wrap=0.3, tint=(0.95, 0.93, 0.92)),
+            _as_it_is,
+            0.35,
+        ),
         worn(teeth, Look(specular=0.25, shininess=40, wrap=0.5, tint=(1.1, 1.02, 0.9)), _as_it_is, 0.3),
         worn(tongue, Look(specular=0.2, shininess=20, wrap=0.5), _as_it_is, 0.2),
         worn(wardrobe.eyelash_garment(person.eyelashes), Look(), premultiplied),
-        worn(wardrobe.eyebrow_garment(person.eyebrows), Look(wrap=0.4), strands(person.eyebrow_opacity, 0.3, 0.8)),
-        worn(wardrobe.hair_garment(person.hair), hair, strands(1.0, 0.8, 1.0)),
+        worn(wardrobe.eyebrow_garment(person.eyebrows), Look(wrap=0.4), strands(person.eyebrow_opacity, 0.3, 0.7)),
+        worn(wardrobe.hair_garment(person.hair), hair, strands(1.2, contrast, 1.0)),
     )
     return Scene(surfaces, vertices, crown)
 

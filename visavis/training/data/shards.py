@@ -43,6 +43,8 @@ def write_shard(path: Path, clips: Iterable[ClipFiles]) -> None:
 def read_members(path: Path) -> Iterator[ClipFiles]:
     """Every clip's files in order, checked against the record's hashes. Raises ShardError."""
     try:
+        if path.stat().st_size % tarfile.RECORDSIZE:
+            raise ClipFileError("it is cut off")  # tarfile itself would take a cut between two clips for the end
         with tarfile.open(path, "r:") as archive:
             names = iter(archive)
             for first in names:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from visavis.training.data.body import Body
+from visavis.training.data.body import load_body
 from visavis.training.data.clip_plan import ClipPlan, plan_clip
 from visavis.training.data.clips import Clip
 from visavis.training.data.landmarks import find_landmarks
@@ -42,7 +42,7 @@ class Studio:
         self._settings = settings
         self._speaker = speaker
         self._voices = voices_of(settings.engines)
-        self._body = Body()
+        self._body = load_body()
         landmarks = find_landmarks(self._body)
         self._regions = (
             ("mouth", landmarks.mouth),

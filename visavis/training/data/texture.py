@@ -63,8 +63,8 @@ def recoloured(texture: Singles, colour: Colour, contrast: float) -> Singles:
 
 
 def premultiplied(texture: Singles, opacity: float = 1.0) -> Singles:
-    """Colour times alpha, so that transparent texels do not bleed into their neighbours."""
-    alpha = texture[..., 3:] * np.float32(opacity)
+    """Colour times alpha, so that clear texels do not bleed into their neighbours; alpha is `opacity` times as high."""
+    alpha = np.minimum(texture[..., 3:] * np.float32(opacity), np.float32(1))
     return np.concatenate([texture[..., :3] * alpha, alpha], axis=2)
 
 
