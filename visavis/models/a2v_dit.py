@@ -56,6 +56,10 @@ class Modulation:
         """Lays distinct timesteps out over rows and latent frames: `index_RT` says which one each has."""
         return Modulation(self.blocks[:, index_RT], self.output[index_RT])
 
+    def part(self, rows: slice) -> Modulation:
+        """Some of the rows; what is the same for all stays."""
+        return self if self.output.shape[0] == 1 else Modulation(self.blocks[:, rows], self.output[rows])
+
 
 class PackedGELU(nn.Module):
     """diffusers' `GELU` with its activation moved into the packed product; the parameter keeps its name `proj`."""

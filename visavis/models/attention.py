@@ -55,6 +55,10 @@ class FoldedSpeech:
         """The same shapes with all zeros: an audio attention that adds exactly nothing."""
         return FoldedSpeech(*(torch.zeros_like(part) for part in (self.keys_RTDM, self.bias_RT1M, self.values_RTMD)))
 
+    def part(self, rows: slice) -> FoldedSpeech:
+        """Some of the rows."""
+        return FoldedSpeech(self.keys_RTDM[rows], self.bias_RT1M[rows], self.values_RTMD[rows])
+
     @staticmethod
     def concatenate(parts: list[FoldedSpeech]) -> FoldedSpeech:
         """Joins rows."""

@@ -19,6 +19,7 @@ import torch
 from visavis.models.a2v_dit import A2VTransformer, Modulation
 from visavis.models.attention import FoldedSpeech, TextKeys
 from visavis.models.flow_matching import Schedule, euler_step, pinned_scheduler, schedule
+from visavis.models.forward_pass import ForwardPass
 from visavis.models.guidance import Guidance, joint_guidance
 from visavis.models.id_context import (
     Context,
@@ -30,6 +31,7 @@ from visavis.models.id_context import (
     slot_rotations,
 )
 from visavis.models.noise import chunk_noise
+from visavis.models.row_threads import RowThreads, row_threads
 
 # What the next chunk's context is made from: one more pass over the clean latents at t = 0, or the last denoising step.
 CacheSource = Literal["clean", "last_step"]
@@ -61,6 +63,8 @@ class SamplingPlan:
     no_id_sink: Sink
     # [rows, columns, channels] of a latent frame.
     latent_shape: tuple[int, int, int]
+    # None: a device other than the CPU, or one core.
+    threads: RowThreads | None
 
     @property
     def chunk_shape(self) -> tuple[int, int, int, int]:
@@ -88,7 +92,10 @@ class GenerationState:
 
 @torch.no_grad()
 def prepare_sampling(transformer: A2VTransformer, settings: SamplingSettings, rows: int, columns: int) -> SamplingPlan:
-    """Computes what all sessions share. `rows` and `columns` are those of a latent frame."""
+    """Computes what all sessions share. `rows` and `columns` are those of a latent frame.
+
+    On a CPU, passes will use as many cores as torch is set to use now, each for rows of its own.
+    """
     device = transformer.proj_in.weight.device
     times = schedule(pinned_scheduler(settings.shift), settings.steps)
     rotations = slot_rotations(transformer.chunk_latent_frames, rows, columns, transformer.width, device)
@@ -106,6 +113,7 @@ def prepare_sampling(transformer: A2VTransformer, settings: SamplingSettings, ro
         guidance=None if settings.guidance_scale == 1 else joint_guidance(settings.guidance_scale),
         no_id_sink=_sink(transformer, no_id, modulation, rotations, text),
         latent_shape=latent_shape,
+        threads=row_threads(torch.get_num_threads()) if device.type == "cpu" and torch.get_num_threads() > 1 else None,
     )
 
 
@@ -252,12 +260,13 @@ def denoise_step(chunks: Sequence[ChunkInProgress]) -> None:
     latents = [chunk.latents_THWC.expand(chunk.window.rows, -1, -1, -1, -1) for chunk in chunks]
     latents_RTHWC = latents[0] if len(chunks) == 1 else torch.cat(latents)
     memory = chunks[0].window if len(chunks) == 1 else Windows([chunk.window for chunk in chunks])
-    arguments = (latents_RTHWC, _modulation(chunks), memory, _speech(chunks), chunks[0].plan.text)
+    plan = chunks[0].plan
+    forward_pass = ForwardPass(latents_RTHWC, _modulation(chunks), memory, _speech(chunks), plan.text)
     if all(chunk.latents_ready for chunk in chunks):
-        transformer.remember(*arguments)
+        forward_pass.remember(transformer, plan.threads)
         velocities: Sequence[torch.Tensor | None] = [None] * len(chunks)
     else:
-        velocities = transformer(*arguments).split(rows)
+        velocities = forward_pass.velocities(transformer, plan.threads).split(rows)
     for chunk, velocities_RTHWC in zip(chunks, velocities, strict=True):
         chunk.complete_pass(velocities_RTHWC)
 

@@ -12,6 +12,7 @@ stays good to go back to.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -110,6 +111,14 @@ class Window:
         """Rows of the batch that this window serves."""
         return self._keys_LRKD.shape[1]
 
+    def part(self, rows: slice) -> Window:
+        """The window of some of the rows; what is written through it is written here."""
+        part = copy(self)
+        part._keys_LRKD, part._values_LRKD = self._keys_LRKD[:, rows], self._values_LRKD[:, rows]
+        if self._recorded is not None:
+            part._recorded = Context(self._recorded.keys_LRND[:, rows], self._recorded.values_LRND[:, rows])
+        return part
+
     def start_recording(self) -> None:
         """From now on, keys and values are also kept as the next chunk's context."""
         blocks, rows, _, width = self._keys_LRKD.shape
@@ -145,6 +154,16 @@ class Windows:
     def __init__(self, windows: Sequence[Window]) -> None:
         self._windows = windows
         self._rows = [window.rows for window in windows]
+
+    def part(self, rows: slice) -> Windows:
+        """The windows of some of the rows."""
+        parts, first = [], 0
+        for window in self._windows:
+            own = slice(max(rows.start - first, 0), max(rows.stop - first, 0))
+            if own.start < min(own.stop, window.rows):
+                parts.append(window.part(own))
+            first += window.rows
+        return Windows(parts)
 
     def attend(self, block: int, queries_keys_RN2D: torch.Tensor, values_RND: torch.Tensor, heads: int) -> torch.Tensor:
         """Each chunk's rows attend in their own window."""
