@@ -27,8 +27,8 @@ _BT709: Final = 1
 class H264Encoder:
     """One session's encoder. Frame n depends on the ones before it, so pictures must come in order.
 
-    The first picture, and the 50th after each key frame (2 s), is a key frame with its own SPS and PPS and a note that the
-    picture is synthetic. No B-frames and no look-ahead: each picture gives its access unit at once.
+    The first picture, and the 50th after each key frame (2 s), is a key frame with its own SPS and PPS and a note that
+    the picture is synthetic. No B-frames and no look-ahead: each picture gives its access unit at once.
     """
 
     def __init__(self, width: int, height: int, bit_rate: int) -> None:
