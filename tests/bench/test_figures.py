@@ -19,7 +19,8 @@ STAGE = StageTiming(queued_seconds=0.01, computed_seconds=0.2)
 QUIET = MachineUse(
     available_cpu_seconds=10.0, services_cpu_seconds=4.0, clients_cpu_seconds=1.0, others_cpu_seconds=0.1
 )
-TIMING = ChunkTiming(audio_encoder=STAGE, generator=STAGE, decoder=STAGE, total_seconds=0.48)
+SLOWEST = StageTiming(queued_seconds=0.5, computed_seconds=0.3)
+TIMING = ChunkTiming(audio_encoder=STAGE, generator=SLOWEST, decoder=STAGE, total_seconds=1.3)
 
 
 def chunk(index: int, first_frame_seconds: float) -> ChunkRecord:
@@ -69,7 +70,9 @@ def test_the_factor_of_fast_sessions_counts_all_their_video() -> None:
     assert figures.real_time_factor == pytest.approx(0.96 / (2 * 1.92))
 
 
-def test_the_factor_of_paced_sessions_is_the_mean_chunk_time() -> None:
-    figures = pace_figures("paced", [session(chunk(1, 1.0), chunk(2, 2.5))], {}, QUIET)
-    assert figures.real_time_factor == pytest.approx(0.48 / 0.96)
+def test_the_factor_of_paced_sessions_is_the_work_of_the_slowest_stage() -> None:
+    one = session(chunk(1, 1.0), chunk(2, 2.5))
+    figures = pace_figures("paced", [one], {}, QUIET)
+    assert figures.real_time_factor == pytest.approx(0.3 / 0.96)
     assert (figures.chunks, figures.late_chunks) == (2, 1)
+    assert pace_figures("paced", [one, one], {}, QUIET).real_time_factor == pytest.approx(2 * 0.3 / 0.96)
