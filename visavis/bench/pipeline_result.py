@@ -3,7 +3,7 @@
 - Fast: all speech is there ahead. Real-time factor = wall seconds, from the first audio to the last frame, per second
   of video of all sessions together: what the pipeline can sustain. Below 1 is faster than real time.
 - Paced: speech comes as from a live engine, 40 ms packets in real time. Real-time factor = mean time that the slowest
-  stage computes on a chunk, in chunk periods of 0.96 s: stages overlap, so below 1 the pipeline keeps up with the speech.
+  stage computes on a chunk, in chunk periods of 0.96 s: stages overlap, so below 1 the pipeline keeps up.
 - Late chunks and time to first frame as in `measured_session`, seen by the client.
 """
 
