@@ -10,6 +10,7 @@ import json
 import sys
 import wave
 
+import onnxruntime
 from piper import PiperVoice, SynthesisConfig
 
 
@@ -35,7 +36,16 @@ def speak(voice: PiperVoice, request: dict[str, object]) -> dict[str, object]:
     return {"sample_rate_hz": sample_rate_hz, "phonemes": phonemes}
 
 
+class OneThread(onnxruntime.SessionOptions):  # type: ignore[misc]
+    """Options as piper makes them, but several of these programs run beside renderers that have one core each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.intra_op_num_threads = self.inter_op_num_threads = 1
+
+
 def main() -> None:
+    onnxruntime.SessionOptions = OneThread  # piper offers no way to pass them
     voice = PiperVoice.load(sys.argv[1], include_alignments=True)
     for line in sys.stdin:
         print(json.dumps(speak(voice, json.loads(line))), flush=True)

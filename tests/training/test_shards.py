@@ -104,4 +104,6 @@ def test_a_full_disk_leaves_no_half_shard(tmp_path: Path) -> None:
 
 
 def test_the_same_clip_gives_the_same_bytes() -> None:
-    assert clip_to_files(made_up_clip(5)) == clip_to_files(made_up_clip(5))
+    first = clip_to_files(made_up_clip(5))
+    for _ in range(30):  # x264 with its macroblock tree differed at every tenth try
+        assert clip_to_files(made_up_clip(5)) == first

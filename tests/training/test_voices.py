@@ -14,6 +14,7 @@ from visavis.training.data.voice import VoiceError
 from visavis.training.data.voices import ENGINES, VOICES, Speaker, Voice, installed_engines, require_engines, voices_of
 
 INSTALLED = installed_engines()
+VOICES_OF_ESPEAK = voices_of(["espeak"])
 
 
 def one_voice(engine: str, language: str = "en") -> Voice:
@@ -87,6 +88,15 @@ def test_every_phoneme_that_the_engines_speak_has_a_mouth_shape(engine: str, lan
 
 
 def test_a_program_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "speak_espeak.py").write_text("raise SystemExit('no library')")
     monkeypatch.setattr(voices, "_TOOLS", tmp_path)
-    with Speaker() as speaker, pytest.raises(VoiceError, match="espeak stopped"):
-        speaker.speak(next(voice for voice in VOICES if voice.engine == "espeak"), "Hello.")
+    with Speaker() as speaker, pytest.raises(VoiceError, match=r"espeak stopped.*espeak-ng"):
+        speaker.speak(VOICES_OF_ESPEAK[0], "Hello.")
+
+
+def test_an_installation_without_the_programs_says_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(voices, "_TOOLS", tmp_path)
+    with Speaker() as speaker, pytest.raises(VoiceError, match="clone of the repository"):
+        speaker.speak(VOICES_OF_ESPEAK[0], "Hello.")

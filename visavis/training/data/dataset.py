@@ -43,7 +43,7 @@ _SPLITS: tuple[Split, ...] = ("train", "test")
 _SETTINGS_FILE = "dataset.json"
 # Clips in flight for each worker: enough to keep it busy, few enough to hold in memory.
 _AHEAD = 2
-_MEGABYTES_A_SHARD = 14
+_MEGABYTES_A_SHARD = 20
 _PR_SET_PDEATHSIG = 1
 
 SpeakerFactory = Callable[[], AbstractContextManager[SpeaksSentences]]

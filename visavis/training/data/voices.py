@@ -150,7 +150,10 @@ class Speaker:
 
     def _program(self, engine: str) -> subprocess.Popen[str]:
         if engine not in self._programs:
-            command = [sys.executable, str(_TOOLS / f"speak_{engine}.py")]
+            program = _TOOLS / f"speak_{engine}.py"
+            if not program.is_file():
+                raise VoiceError(f"{program.name} is missing: training voices need a clone of the repository")
+            command = [sys.executable, str(program)]
             if engine == "piper":
                 command.append(str(installed_voice()))
             self._programs[engine] = subprocess.Popen(
