@@ -27,7 +27,9 @@ Try `visavis demo` first."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
     options = build_parser().parse_args(arguments)
-    # Whatever ends `visavis` politely ends it like Ctrl-C: everything that it started is stopped.
+    # Whatever ends `visavis` politely ends it like Ctrl-C: everything that it started is stopped. A script's background
+    # job starts with Ctrl-C ignored, and would then ignore them all.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _as_interrupt)
     signal.signal(signal.SIGHUP, _as_interrupt)
     try:
