@@ -57,7 +57,7 @@ def draw_contact_sheet(folder: Path, destination: Path, people: int, moments: in
     rows += [blank] * (height * columns - len(rows))
     sheet = np.hstack([np.vstack(rows[start : start + height]) for start in range(0, height * columns, height)])
     destination.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(destination)
+    Image.fromarray(sheet).save(destination, quality=88)
 
 
 def write_sample_video(clip: Clip, destination: Path) -> None:

@@ -6,7 +6,7 @@ Legend: V vertices, T triangles, Q quads, A actions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from visavis.training.data.wardrobe import Garment, Wardrobe
 _SHOWN_BELOW_CROWN = 0.44  # metres of body that can be in the picture
 _CLOTH_THICKNESS = 0.004
 _NO_CLOTH = -1.0
+_UPPER_TEETH_DOWN, _LOWER_TEETH_DOWN = 0.004, 0.0025
 # Curls hide how its shells are cut only while they are all of one colour, and dull.
 _DULL_HAIR = frozenset({"afro01"})
 # v upwards to v downwards
@@ -83,7 +84,9 @@ def dress(person: Person, shot: Shot, wardrobe: Wardrobe, body: Body) -> Scene:
     )
 
     def worn(garment: Garment, look: Look, recolour: Callable[[Singles], Singles], least_open: float = 0.0) -> Surface:
-        return _worn(body, figure, garment, look, recolour, least_open + (1 - least_open) * shade.of(garment))
+        # brows and lashes lie in the open: measuring them, a mesh each, would only cost time
+        share = 0.0 if least_open == 1 else shade.of(garment)
+        return _worn(body, figure, garment, look, recolour, least_open + (1 - least_open) * share)
 
     def strands(opacity: float, contrast: float, darkness: float) -> Callable[[Singles], Singles]:
         red, green, blue = linear_colour(person.hair_colour)
@@ -101,10 +104,10 @@ def dress(person: Person, shot: Shot, wardrobe: Wardrobe, body: Body) -> Scene:
             _as_it_is,
             0.35,
         ),
-        worn(teeth, Look(specular=0.25, shininess=40, wrap=0.5, tint=(1.1, 1.02, 0.9)), _as_it_is, 0.3),
+        _lowered(worn(teeth, Look(specular=0.25, shininess=40, wrap=0.5, tint=(1.1, 1.02, 0.9)), _as_it_is, 0.3)),
         worn(tongue, Look(specular=0.2, shininess=20, wrap=0.5), _as_it_is, 0.2),
-        worn(wardrobe.eyelash_garment(person.eyelashes), Look(), premultiplied),
-        worn(wardrobe.eyebrow_garment(person.eyebrows), Look(wrap=0.4), strands(person.eyebrow_opacity, 0.3, 0.7)),
+        worn(wardrobe.eyelash_garment(person.eyelashes), Look(), premultiplied, 1.0),
+        worn(wardrobe.eyebrow_garment(person.eyebrows), Look(wrap=0.4), strands(person.eyebrow_opacity, 0.3, 0.7), 1.0),
         worn(wardrobe.hair_garment(person.hair), hair, strands(1.2, contrast, 1.0)),
     )
     return Scene(surfaces, vertices, crown)
@@ -163,13 +166,23 @@ def _thickened(figure: Figure, corners_T3: Indices, cloth_V: Singles) -> Figure:
     return Figure(figure.actions, lifted, figure.offsets_AV3)
 
 
+def _lowered(teeth: Surface) -> Surface:
+    """Teeth a little lower: as they are fitted, an opening mouth shows the lower ones only."""
+    figure = teeth.figure
+    jaw_V3 = figure.offsets_AV3[figure.actions.index("jawOpen")]
+    moved_by_jaw = np.abs(jaw_V3[:, UP_AXIS]) > 0.3 * max(float(np.abs(jaw_V3[:, UP_AXIS]).max()), 1e-9)
+    lowered_V3 = figure.neutral_V3.copy()
+    lowered_V3[:, UP_AXIS] -= np.where(moved_by_jaw, _LOWER_TEETH_DOWN, _UPPER_TEETH_DOWN)
+    return replace(teeth, figure=Figure(figure.actions, lowered_V3, figure.offsets_AV3))
+
+
 def _worn(
     body: Body,
     figure: Figure,
     garment: Garment,
     look: Look,
     recolour: Callable[[Singles], Singles],
-    openness_V: Singles,
+    openness: Singles | float,
 ) -> Surface:
     fit = _fit(garment.fit)
     corners_T3, coordinates_T32 = _triangles(fit.mesh_path)
@@ -181,7 +194,7 @@ def _worn(
         texture=recolour(read_texture(garment.texture)),
         blended=garment.transparent,
         look=look,
-        openness_V=openness_V,
+        openness_V=np.broadcast_to(np.asarray(openness, dtype=np.float32), len(neutral_V3)),
         cloth_V=np.full(len(neutral_V3), _NO_CLOTH, dtype=np.float32),
     )
 
