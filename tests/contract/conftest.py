@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Services and gateway lie beside the library, so that leaving them out is tested.
-SOURCES = ["pyproject.toml", "setup.py", "LICENSE", "visavis", "services", "gateway", "configs"]
+SOURCES = ["pyproject.toml", "setup.py", "README.md", "LICENSE", "visavis", "services", "gateway", "configs"]
 
 
 @pytest.fixture(scope="session")
