@@ -108,7 +108,7 @@ def dress(person: Person, shot: Shot, wardrobe: Wardrobe, body: Body) -> Scene:
         worn(tongue, Look(specular=0.2, shininess=20, wrap=0.5), _as_it_is, 0.2),
         worn(wardrobe.eyelash_garment(person.eyelashes), Look(), premultiplied, 1.0),
         worn(wardrobe.eyebrow_garment(person.eyebrows), Look(wrap=0.4), strands(person.eyebrow_opacity, 0.3, 0.7), 1.0),
-        worn(wardrobe.hair_garment(person.hair), hair, strands(1.2, contrast, 1.0)),
+        worn(wardrobe.hair_garment(person.hair), hair, strands(1.2, contrast, 1.0), 0.45),
     )
     return Scene(surfaces, vertices, crown)
 
