@@ -23,6 +23,7 @@ def soak_minutes(pytestconfig: pytest.Config) -> float:
     return minutes
 
 
+@pytest.hookimpl(tryfirst=True)  # before a folder's own, which gives a timeout to what has none
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Gives soaks the time that they were asked to take, and 4 minutes to start and stop."""
     minutes: float = config.getoption("--soak-minutes")
