@@ -44,7 +44,7 @@ bench: $(VENV)/up.stamp ## Measure the whole pipeline live at mini; writes a dat
 	$(BIN)/visavis bench pipeline --preset mini $(ARGS)
 
 soak: $(VENV)/dev.stamp ## Stream for 10 minutes and watch memory
-	$(BIN)/python -m pytest -m soak --soak-minutes 10 $(ARGS)
+	$(BIN)/python -m pytest -m soak --soak-minutes 10 -rP $(ARGS)
 
 protos: $(VENV)/dev.stamp $(BUF) ## Format the protos and generate visavis/v1 from them
 	$(BUF) format --write
