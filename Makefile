@@ -41,7 +41,7 @@ check: $(VENV)/dev.stamp $(BUF) ## Format, lint, types, import rules, proto lint
 	$(BIN)/python -m tools.generate_stubs --check
 
 bench: $(VENV)/up.stamp ## Measure the whole pipeline live at mini; writes a dated result (ARGS="--sessions 2")
-	$(BIN)/visavis bench pipeline --preset mini $(ARGS)
+	$(BIN)/visavis bench pipeline --preset mini --in-process $(ARGS)
 
 soak: $(VENV)/dev.stamp ## Stream for 10 minutes and watch memory
 	$(BIN)/python -m pytest -m soak --soak-minutes 10 -rP $(ARGS)

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from visavis.bench.bundled import bundled_portrait, speech_of
 from visavis.bench.percentiles import Percentiles
 from visavis.bench.pipeline_result import InProcessFigures
 from visavis.contract import CHUNK_SECONDS, SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    import torch
 
 
 def measure(preset: str, speech_seconds: float) -> InProcessFigures:
@@ -36,7 +40,22 @@ def measure(preset: str, speech_seconds: float) -> InProcessFigures:
         seconds.append(now - begin)
         begin = now
     counted = Percentiles.of(seconds[1:])
-    return InProcessFigures(counted.mean / CHUNK_SECONDS, counted, torch.get_num_threads())
+    rate = _matrix_rate(pipeline.transformer.dtype)
+    return InProcessFigures(counted.mean / CHUNK_SECONDS, counted, torch.get_num_threads(), rate)
+
+
+def _matrix_rate(dtype: "torch.dtype") -> float:
+    """Operations per second of a large matrix product, the median of several: what this machine gives just now."""
+    import torch
+
+    size = 2048
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(12):
+        begin = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - begin)
+    return 2 * size**3 / Percentiles.of(seconds[2:]).p50
 
 
 def _at_model_rate(speech_seconds: float) -> npt.NDArray[np.float32]:

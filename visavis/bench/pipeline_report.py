@@ -29,7 +29,8 @@ def print_result(result: PipelineResult, console: Console) -> None:
         alone = result.in_process
         console.print(
             f"in one process ({alone.threads} threads): real-time factor {alone.real_time_factor:.2f}, "
-            f"chunk p50 {_ms(alone.chunk_seconds.p50)}"
+            f"chunk p50 {_ms(alone.chunk_seconds.p50)}; "
+            f"a large matrix product runs at {alone.matrix_operations_per_second / 1e9:.0f} GFLOP/s"
         )
 
 
@@ -71,7 +72,8 @@ def _markdown(result: PipelineResult) -> Iterator[str]:
         yield from ("", "## The same models in one process, one after the other", "")
         yield (
             f"Real-time factor {alone.real_time_factor:.2f}, chunk p50 {_ms(alone.chunk_seconds.p50)}, "
-            f"p95 {_ms(alone.chunk_seconds.p95)}, {alone.threads} torch threads."
+            f"p95 {_ms(alone.chunk_seconds.p95)}, {alone.threads} torch threads. A large matrix product in the models' "
+            f"compute type runs at {alone.matrix_operations_per_second / 1e9:.0f} GFLOP/s in this process."
         )
     yield from ("", "The figures are defined in `visavis/bench/pipeline_result.py`.")
 

@@ -39,12 +39,14 @@ class PaceFigures:
 class InProcessFigures:
     """The same models called one after the other in one process, without services.
 
-    real_time_factor: seconds per second of video. threads: of torch.
+    real_time_factor: seconds per second of video. threads: of torch. matrix_operations_per_second: of a product of two
+    2048 x 2048 matrices in the models' compute type, in the same process; a shared machine's speed changes by the hour.
     """
 
     real_time_factor: float
     chunk_seconds: Percentiles
     threads: int
+    matrix_operations_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
