@@ -20,6 +20,7 @@ from visavis.bench.bundled import bundled_portrait, speech_of
 from visavis.bench.percentiles import Percentiles
 from visavis.bench.pipeline_result import InProcessFigures
 from visavis.contract import CHUNK_SECONDS, SAMPLE_RATE_HZ
+from visavis.openmp import wait_asleep
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def measure(preset: str, speech_seconds: float) -> InProcessFigures:
     """Renders the bundled sentence chunk by chunk; the first chunk warms up and does not count."""
+    wait_asleep()
     import torch
 
     from visavis.models.pipeline import RestPipeline

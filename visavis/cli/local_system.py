@@ -104,9 +104,6 @@ def service_environment(settings: SystemSettings, name: str, redis_url: str) -> 
     decided = {
         "PYTHONPATH": service_python_path(inherited.get("PYTHONPATH", "")),
         "PYTHONUNBUFFERED": "1",
-        # Waiting OpenMP threads that spin would take the cores from the other processes (design, section 10).
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "0",
         "VISAVIS_MODEL": settings.model,
         "VISAVIS_REDIS_URL": redis_url,
         "VISAVIS_LISTEN_ADDRESS": settings.gateway_address if name == "gateway" else "127.0.0.1:0",

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+from visavis.openmp import wait_asleep
 from visavis.runtime.engine import Engine
 from visavis.runtime.errors import VisavisError, as_visavis_error
 from visavis.runtime.json_logs import configure_logging
@@ -236,9 +237,7 @@ def _error_of(act: Callable[[], None], session_id: str) -> VisavisError | None:
 
 
 def _settle(threads: int, processors: tuple[int, ...]) -> None:
-    """OpenMP threads that spin while they wait take the processors from the other stages (measured: tenfold)."""
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    os.environ["GOMP_SPINCOUNT"] = "0"
+    wait_asleep()
     if threads:
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[variable] = str(threads)

@@ -30,6 +30,7 @@ from typing import Self
 
 import torch
 
+from visavis.openmp import wait_asleep
 from visavis.training.data.clip_plan import Split, split_of
 from visavis.training.data.clips import clip_to_files
 from visavis.training.data.rasteriser import compile_kernels
@@ -180,7 +181,8 @@ def _render_clip(clip: int) -> ClipFiles:
 def _pool(workers: int, start: tuple[Path, ClipSettings, SpeakerFactory]) -> Iterator[ProcessPoolExecutor]:
     # one core each: nothing below may start threads of its own, or wait by spinning
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    os.environ.update(one, OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0")
+    os.environ.update(one)
+    wait_asleep()
     compile_kernels()  # once, not in every process
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(), *start))
     try:
