@@ -25,25 +25,27 @@ _sym_db = _symbol_database.Default()
 from visavis.v1 import chunk_pb2 as visavis_dot_v1_dot_chunk__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evisavis/v1/audio_encoder.proto\x12\nvisavis.v1\x1a\x16visavis/v1/chunk.proto\"p\n\rEncodeRequest\x12*\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x18.visavis.v1.EncodeConfigH\x00\x12(\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.visavis.v1.SpeechChunkH\x00\x42\t\n\x07request\"\"\n\x0c\x45ncodeConfig\x12\x12\n\nsession_id\x18\x01 \x01(\t\"Z\n\x0bSpeechChunk\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkHeader\x12\x0f\n\x07samples\x18\x02 \x01(\x0c\x12\x11\n\tlookahead\x18\x03 \x01(\x0c\"q\n\x0e\x45ncodeResponse\x12(\n\x05ready\x18\x01 \x01(\x0b\x32\x17.visavis.v1.EncodeReadyH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.visavis.v1.EncodedChunkH\x00\x42\n\n\x08response\"7\n\x0b\x45ncodeReady\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.visavis.v1.ModelIdentity\"b\n\x0c\x45ncodedChunk\x12)\n\x06speech\x18\x01 \x01(\x0b\x32\x19.visavis.v1.SpeechLatents\x12\'\n\x06timing\x18\x02 \x01(\x0b\x32\x17.visavis.v1.StageTiming2Z\n\x13\x41udioEncoderService\x12\x43\n\x06\x45ncode\x12\x19.visavis.v1.EncodeRequest\x1a\x1a.visavis.v1.EncodeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evisavis/v1/audio_encoder.proto\x12\nvisavis.v1\x1a\x16visavis/v1/chunk.proto\"\x9c\x01\n\rEncodeRequest\x12*\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x18.visavis.v1.EncodeConfigH\x00\x12(\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x17.visavis.v1.SpeechChunkH\x00\x12*\n\x06rewind\x18\x03 \x01(\x0b\x32\x18.visavis.v1.EncodeRewindH\x00\x42\t\n\x07request\"L\n\x0c\x45ncodeConfig\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12(\n\x06resume\x18\x02 \x01(\x0b\x32\x18.visavis.v1.EncodeRewind\"`\n\x0c\x45ncodeRewind\x12\'\n\x06\x62order\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkBorder\x12\'\n\x06replay\x18\x02 \x03(\x0b\x32\x17.visavis.v1.SpeechChunk\"Z\n\x0bSpeechChunk\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkHeader\x12\x0f\n\x07samples\x18\x02 \x01(\x0c\x12\x11\n\tlookahead\x18\x03 \x01(\x0c\"\x9b\x01\n\x0e\x45ncodeResponse\x12(\n\x05ready\x18\x01 \x01(\x0b\x32\x17.visavis.v1.EncodeReadyH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.visavis.v1.EncodedChunkH\x00\x12(\n\x08\x64raining\x18\x03 \x01(\x0b\x32\x14.visavis.v1.DrainingH\x00\x42\n\n\x08response\"N\n\x0b\x45ncodeReady\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.visavis.v1.ModelIdentity\x12\x15\n\rreplay_chunks\x18\x02 \x01(\r\"b\n\x0c\x45ncodedChunk\x12)\n\x06speech\x18\x01 \x01(\x0b\x32\x19.visavis.v1.SpeechLatents\x12\'\n\x06timing\x18\x02 \x01(\x0b\x32\x17.visavis.v1.StageTiming2Z\n\x13\x41udioEncoderService\x12\x43\n\x06\x45ncode\x12\x19.visavis.v1.EncodeRequest\x1a\x1a.visavis.v1.EncodeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'visavis.v1.audio_encoder_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENCODEREQUEST']._serialized_start=70
-  _globals['_ENCODEREQUEST']._serialized_end=182
-  _globals['_ENCODECONFIG']._serialized_start=184
-  _globals['_ENCODECONFIG']._serialized_end=218
-  _globals['_SPEECHCHUNK']._serialized_start=220
-  _globals['_SPEECHCHUNK']._serialized_end=310
-  _globals['_ENCODERESPONSE']._serialized_start=312
-  _globals['_ENCODERESPONSE']._serialized_end=425
-  _globals['_ENCODEREADY']._serialized_start=427
-  _globals['_ENCODEREADY']._serialized_end=482
-  _globals['_ENCODEDCHUNK']._serialized_start=484
-  _globals['_ENCODEDCHUNK']._serialized_end=582
-  _globals['_AUDIOENCODERSERVICE']._serialized_start=584
-  _globals['_AUDIOENCODERSERVICE']._serialized_end=674
+  _globals['_ENCODEREQUEST']._serialized_start=71
+  _globals['_ENCODEREQUEST']._serialized_end=227
+  _globals['_ENCODECONFIG']._serialized_start=229
+  _globals['_ENCODECONFIG']._serialized_end=305
+  _globals['_ENCODEREWIND']._serialized_start=307
+  _globals['_ENCODEREWIND']._serialized_end=403
+  _globals['_SPEECHCHUNK']._serialized_start=405
+  _globals['_SPEECHCHUNK']._serialized_end=495
+  _globals['_ENCODERESPONSE']._serialized_start=498
+  _globals['_ENCODERESPONSE']._serialized_end=653
+  _globals['_ENCODEREADY']._serialized_start=655
+  _globals['_ENCODEREADY']._serialized_end=733
+  _globals['_ENCODEDCHUNK']._serialized_start=735
+  _globals['_ENCODEDCHUNK']._serialized_end=833
+  _globals['_AUDIOENCODERSERVICE']._serialized_start=835
+  _globals['_AUDIOENCODERSERVICE']._serialized_end=925
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from visavis.v1 import chunk_pb2 as _chunk_pb2
 import builtins as _builtins
 import sys
@@ -23,21 +25,25 @@ class EncodeRequest(_message.Message):
 
     CONFIG_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    REWIND_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> Global___EncodeConfig: ...
     @_builtins.property
     def chunk(self) -> Global___SpeechChunk: ...
+    @_builtins.property
+    def rewind(self) -> Global___EncodeRewind: ...
     def __init__(
         self,
         *,
         config: Global___EncodeConfig | None = ...,
         chunk: Global___SpeechChunk | None = ...,
+        rewind: Global___EncodeRewind | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "config", b"config", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "config", b"config", "request", b"request", "rewind", b"rewind"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "config", b"config", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "config", b"config", "request", b"request", "rewind", b"rewind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "chunk", "rewind"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -48,19 +54,55 @@ class EncodeConfig(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
+    @_builtins.property
+    def resume(self) -> Global___EncodeRewind:
+        """Where a session goes on that another audio encoder has begun; absent: it starts."""
+
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
+        resume: Global___EncodeRewind | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EncodeConfig: _TypeAlias = EncodeConfig  # noqa: Y015
+
+@_typing.final
+class EncodeRewind(_message.Message):
+    """Goes to a border: to the state kept of it, or to the one that comes of hearing `replay` again. What waits or is in
+    progress of older epochs is dropped and never answered. Chunk `border.chunk_index` + 1 comes next.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BORDER_FIELD_NUMBER: _builtins.int
+    REPLAY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def border(self) -> _chunk_pb2.ChunkBorder: ...
+    @_builtins.property
+    def replay(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpeechChunk]:
+        """The last chunks up to the border, oldest first: as many as there are, at most `EncodeReady.replay_chunks`."""
+
+    def __init__(
+        self,
+        *,
+        border: _chunk_pb2.ChunkBorder | None = ...,
+        replay: _abc.Iterable[Global___SpeechChunk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["border", b"border"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["border", b"border", "replay", b"replay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EncodeRewind: _TypeAlias = EncodeRewind  # noqa: Y015
 
 @_typing.final
 class SpeechChunk(_message.Message):
@@ -96,21 +138,25 @@ class EncodeResponse(_message.Message):
 
     READY_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ready(self) -> Global___EncodeReady: ...
     @_builtins.property
     def chunk(self) -> Global___EncodedChunk: ...
+    @_builtins.property
+    def draining(self) -> _chunk_pb2.Draining: ...
     def __init__(
         self,
         *,
         ready: Global___EncodeReady | None = ...,
         chunk: Global___EncodedChunk | None = ...,
+        draining: _chunk_pb2.Draining | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "ready", b"ready", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "draining", b"draining", "ready", b"ready", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "ready", b"ready", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "draining", b"draining", "ready", b"ready", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["ready", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["ready", "chunk", "draining"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -121,16 +167,20 @@ class EncodeReady(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    REPLAY_CHUNKS_FIELD_NUMBER: _builtins.int
+    replay_chunks: _builtins.int
+    """Chunks that a rebuilt state must have heard to equal the lost one."""
     @_builtins.property
     def model(self) -> _chunk_pb2.ModelIdentity: ...
     def __init__(
         self,
         *,
         model: _chunk_pb2.ModelIdentity | None = ...,
+        replay_chunks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "replay_chunks", b"replay_chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

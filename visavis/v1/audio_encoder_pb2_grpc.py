@@ -48,7 +48,8 @@ class AudioEncoderServiceServicer:
 
     def Encode(self, request_iterator, context):
         """One stream serves one session. `config` comes first and is answered by `ready`; then one `chunk` a message,
-        chunk indices ascending by one, each answered in order. Half-closing ends the session.
+        chunk indices ascending by one, each answered in order. `rewind` drops what is not answered and goes back.
+        `draining` may come at any time. Half-closing ends the session.
         Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), INVALID_ARGUMENT for a broken rule,
         UNAVAILABLE while draining or when the worker is lost.
         """

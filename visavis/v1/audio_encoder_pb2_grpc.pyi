@@ -18,7 +18,8 @@ class AudioEncoderServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Encode: _aio.StreamStreamMultiCallable[_audio_encoder_pb2.EncodeRequest, _audio_encoder_pb2.EncodeResponse]
     """One stream serves one session. `config` comes first and is answered by `ready`; then one `chunk` a message,
-    chunk indices ascending by one, each answered in order. Half-closing ends the session.
+    chunk indices ascending by one, each answered in order. `rewind` drops what is not answered and goes back.
+    `draining` may come at any time. Half-closing ends the session.
     Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), INVALID_ARGUMENT for a broken rule,
     UNAVAILABLE while draining or when the worker is lost.
     """
@@ -33,7 +34,8 @@ class AudioEncoderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_audio_encoder_pb2.EncodeRequest, _audio_encoder_pb2.EncodeResponse],
     ) -> _abc.AsyncIterator[_audio_encoder_pb2.EncodeResponse] | _abc.Awaitable[None]:
         """One stream serves one session. `config` comes first and is answered by `ready`; then one `chunk` a message,
-        chunk indices ascending by one, each answered in order. Half-closing ends the session.
+        chunk indices ascending by one, each answered in order. `rewind` drops what is not answered and goes back.
+        `draining` may come at any time. Half-closing ends the session.
         Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), INVALID_ARGUMENT for a broken rule,
         UNAVAILABLE while draining or when the worker is lost.
         """

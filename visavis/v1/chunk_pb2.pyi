@@ -31,6 +31,7 @@ class ChunkHeader(_message.Message):
     CHUNK_INDEX_FIELD_NUMBER: _builtins.int
     IDLE_FIELD_NUMBER: _builtins.int
     TIME_TO_DEADLINE_FIELD_NUMBER: _builtins.int
+    RESTART_PICTURES_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Grows by one at each interruption; the first epoch is 1. A stage drops what carries an older epoch."""
     utterance_id: _builtins.int
@@ -38,6 +39,8 @@ class ChunkHeader(_message.Message):
     chunk_index: _builtins.int
     idle: _builtins.bool
     """True when the chunk holds no speech: the face goes on living in silence."""
+    restart_pictures: _builtins.bool
+    """Frames before this chunk were dropped on their way: the picture codec starts anew with its first frame."""
     @_builtins.property
     def time_to_deadline(self) -> _duration_pb2.Duration:
         """Time left, at the moment of sending, until the chunk's first frame is due; the earliest is served first."""
@@ -50,14 +53,65 @@ class ChunkHeader(_message.Message):
         chunk_index: _builtins.int = ...,
         idle: _builtins.bool = ...,
         time_to_deadline: _duration_pb2.Duration | None = ...,
+        restart_pictures: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time_to_deadline", b"time_to_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_index", b"chunk_index", "epoch", b"epoch", "idle", b"idle", "time_to_deadline", b"time_to_deadline", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_index", b"chunk_index", "epoch", b"epoch", "idle", b"idle", "restart_pictures", b"restart_pictures", "time_to_deadline", b"time_to_deadline", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChunkHeader: _TypeAlias = ChunkHeader  # noqa: Y015
+
+@_typing.final
+class ChunkBorder(_message.Message):
+    """The border behind a chunk, where a session can go on: the next chunk is `chunk_index` + 1, of `epoch` or later.
+    Border 0 is the start.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    CHUNK_INDEX_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    chunk_index: _builtins.int
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        chunk_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_index", b"chunk_index", "epoch", b"epoch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkBorder: _TypeAlias = ChunkBorder  # noqa: Y015
+
+@_typing.final
+class Draining(_message.Message):
+    """The stage is going away (a pod is rolled): it serves this session until it exits, and the gateway should move it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_LEFT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def time_left(self) -> _duration_pb2.Duration:
+        """Time left until the stage exits."""
+
+    def __init__(
+        self,
+        *,
+        time_left: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_left", b"time_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["time_left", b"time_left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Draining: _TypeAlias = Draining  # noqa: Y015
 
 @_typing.final
 class SpeechLatents(_message.Message):

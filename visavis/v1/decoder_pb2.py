@@ -27,27 +27,29 @@ from visavis.v1 import media_pb2 as visavis_dot_v1_dot_media__pb2
 from visavis.v1 import tensor_pb2 as visavis_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18visavis/v1/decoder.proto\x12\nvisavis.v1\x1a\x16visavis/v1/chunk.proto\x1a\x16visavis/v1/media.proto\x1a\x17visavis/v1/tensor.proto\"q\n\rDecodeRequest\x12*\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x18.visavis.v1.DecodeConfigH\x00\x12)\n\x05video\x18\x02 \x01(\x0b\x32\x18.visavis.v1.VideoLatentsH\x00\x42\t\n\x07request\"\x8c\x01\n\x0c\x44\x65\x63odeConfig\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x0fportrait_latent\x18\x02 \x01(\x0b\x32\x12.visavis.v1.Tensor\x12-\n\x0cvideo_format\x18\x03 \x01(\x0b\x32\x17.visavis.v1.VideoFormat\x12\x0c\n\x04seed\x18\x04 \x01(\x04\"w\n\x0e\x44\x65\x63odeResponse\x12(\n\x05ready\x18\x01 \x01(\x0b\x32\x17.visavis.v1.DecodeReadyH\x00\x12/\n\x08pictures\x18\x02 \x01(\x0b\x32\x1b.visavis.v1.DecodedPicturesH\x00\x42\n\n\x08response\"V\n\x0b\x44\x65\x63odeReady\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.visavis.v1.ModelIdentity\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\"\xb3\x01\n\x0f\x44\x65\x63odedPictures\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkHeader\x12\x14\n\x0c\x66rame_offset\x18\x02 \x01(\r\x12!\n\x06\x66rames\x18\x03 \x03(\x0b\x32\x11.visavis.v1.Frame\x12\x15\n\rlast_in_chunk\x18\x04 \x01(\x08\x12\'\n\x06timing\x18\x05 \x01(\x0b\x32\x17.visavis.v1.StageTiming\")\n\x15\x45ncodePortraitRequest\x12\x10\n\x08portrait\x18\x01 \x01(\x0c\"\x82\x01\n\x16\x45ncodePortraitResponse\x12+\n\x0fportrait_latent\x18\x01 \x01(\x0b\x32\x12.visavis.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.visavis.v1.ModelIdentity\x12\x11\n\tthumbnail\x18\x03 \x01(\x0c\x32\xae\x01\n\x0e\x44\x65\x63oderService\x12\x43\n\x06\x44\x65\x63ode\x12\x19.visavis.v1.DecodeRequest\x1a\x1a.visavis.v1.DecodeResponse(\x01\x30\x01\x12W\n\x0e\x45ncodePortrait\x12!.visavis.v1.EncodePortraitRequest\x1a\".visavis.v1.EncodePortraitResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18visavis/v1/decoder.proto\x12\nvisavis.v1\x1a\x16visavis/v1/chunk.proto\x1a\x16visavis/v1/media.proto\x1a\x17visavis/v1/tensor.proto\"\x9d\x01\n\rDecodeRequest\x12*\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x18.visavis.v1.DecodeConfigH\x00\x12)\n\x05video\x18\x02 \x01(\x0b\x32\x18.visavis.v1.VideoLatentsH\x00\x12*\n\x06rewind\x18\x03 \x01(\x0b\x32\x18.visavis.v1.DecodeRewindH\x00\x42\t\n\x07request\"\xb6\x01\n\x0c\x44\x65\x63odeConfig\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x0fportrait_latent\x18\x02 \x01(\x0b\x32\x12.visavis.v1.Tensor\x12-\n\x0cvideo_format\x18\x03 \x01(\x0b\x32\x17.visavis.v1.VideoFormat\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12(\n\x06resume\x18\x05 \x01(\x0b\x32\x18.visavis.v1.DecodeRewind\"v\n\x0c\x44\x65\x63odeRewind\x12\'\n\x06\x62order\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkBorder\x12(\n\x06replay\x18\x02 \x03(\x0b\x32\x18.visavis.v1.VideoLatents\x12\x13\n\x0bskip_frames\x18\x03 \x01(\r\"\xa1\x01\n\x0e\x44\x65\x63odeResponse\x12(\n\x05ready\x18\x01 \x01(\x0b\x32\x17.visavis.v1.DecodeReadyH\x00\x12/\n\x08pictures\x18\x02 \x01(\x0b\x32\x1b.visavis.v1.DecodedPicturesH\x00\x12(\n\x08\x64raining\x18\x03 \x01(\x0b\x32\x14.visavis.v1.DrainingH\x00\x42\n\n\x08response\"m\n\x0b\x44\x65\x63odeReady\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.visavis.v1.ModelIdentity\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x15\n\rreplay_chunks\x18\x04 \x01(\r\"\xb3\x01\n\x0f\x44\x65\x63odedPictures\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkHeader\x12\x14\n\x0c\x66rame_offset\x18\x02 \x01(\r\x12!\n\x06\x66rames\x18\x03 \x03(\x0b\x32\x11.visavis.v1.Frame\x12\x15\n\rlast_in_chunk\x18\x04 \x01(\x08\x12\'\n\x06timing\x18\x05 \x01(\x0b\x32\x17.visavis.v1.StageTiming\")\n\x15\x45ncodePortraitRequest\x12\x10\n\x08portrait\x18\x01 \x01(\x0c\"\x82\x01\n\x16\x45ncodePortraitResponse\x12+\n\x0fportrait_latent\x18\x01 \x01(\x0b\x32\x12.visavis.v1.Tensor\x12(\n\x05model\x18\x02 \x01(\x0b\x32\x19.visavis.v1.ModelIdentity\x12\x11\n\tthumbnail\x18\x03 \x01(\x0c\x32\xae\x01\n\x0e\x44\x65\x63oderService\x12\x43\n\x06\x44\x65\x63ode\x12\x19.visavis.v1.DecodeRequest\x1a\x1a.visavis.v1.DecodeResponse(\x01\x30\x01\x12W\n\x0e\x45ncodePortrait\x12!.visavis.v1.EncodePortraitRequest\x1a\".visavis.v1.EncodePortraitResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'visavis.v1.decoder_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECODEREQUEST']._serialized_start=113
-  _globals['_DECODEREQUEST']._serialized_end=226
-  _globals['_DECODECONFIG']._serialized_start=229
-  _globals['_DECODECONFIG']._serialized_end=369
-  _globals['_DECODERESPONSE']._serialized_start=371
-  _globals['_DECODERESPONSE']._serialized_end=490
-  _globals['_DECODEREADY']._serialized_start=492
-  _globals['_DECODEREADY']._serialized_end=578
-  _globals['_DECODEDPICTURES']._serialized_start=581
-  _globals['_DECODEDPICTURES']._serialized_end=760
-  _globals['_ENCODEPORTRAITREQUEST']._serialized_start=762
-  _globals['_ENCODEPORTRAITREQUEST']._serialized_end=803
-  _globals['_ENCODEPORTRAITRESPONSE']._serialized_start=806
-  _globals['_ENCODEPORTRAITRESPONSE']._serialized_end=936
-  _globals['_DECODERSERVICE']._serialized_start=939
-  _globals['_DECODERSERVICE']._serialized_end=1113
+  _globals['_DECODEREQUEST']._serialized_start=114
+  _globals['_DECODEREQUEST']._serialized_end=271
+  _globals['_DECODECONFIG']._serialized_start=274
+  _globals['_DECODECONFIG']._serialized_end=456
+  _globals['_DECODEREWIND']._serialized_start=458
+  _globals['_DECODEREWIND']._serialized_end=576
+  _globals['_DECODERESPONSE']._serialized_start=579
+  _globals['_DECODERESPONSE']._serialized_end=740
+  _globals['_DECODEREADY']._serialized_start=742
+  _globals['_DECODEREADY']._serialized_end=851
+  _globals['_DECODEDPICTURES']._serialized_start=854
+  _globals['_DECODEDPICTURES']._serialized_end=1033
+  _globals['_ENCODEPORTRAITREQUEST']._serialized_start=1035
+  _globals['_ENCODEPORTRAITREQUEST']._serialized_end=1076
+  _globals['_ENCODEPORTRAITRESPONSE']._serialized_start=1079
+  _globals['_ENCODEPORTRAITRESPONSE']._serialized_end=1209
+  _globals['_DECODERSERVICE']._serialized_start=1212
+  _globals['_DECODERSERVICE']._serialized_end=1386
 # @@protoc_insertion_point(module_scope)

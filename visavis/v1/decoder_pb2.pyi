@@ -27,21 +27,25 @@ class DecodeRequest(_message.Message):
 
     CONFIG_FIELD_NUMBER: _builtins.int
     VIDEO_FIELD_NUMBER: _builtins.int
+    REWIND_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> Global___DecodeConfig: ...
     @_builtins.property
     def video(self) -> _chunk_pb2.VideoLatents: ...
+    @_builtins.property
+    def rewind(self) -> Global___DecodeRewind: ...
     def __init__(
         self,
         *,
         config: Global___DecodeConfig | None = ...,
         video: _chunk_pb2.VideoLatents | None = ...,
+        rewind: Global___DecodeRewind | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "request", b"request", "video", b"video"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "request", b"request", "rewind", b"rewind", "video", b"video"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "request", b"request", "video", b"video"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "request", b"request", "rewind", b"rewind", "video", b"video"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "video", "rewind"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -55,6 +59,7 @@ class DecodeConfig(_message.Message):
     PORTRAIT_LATENT_FIELD_NUMBER: _builtins.int
     VIDEO_FORMAT_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     seed: _builtins.int
     """Seeds the noise that a decoder with noise injection adds."""
@@ -64,6 +69,10 @@ class DecodeConfig(_message.Message):
 
     @_builtins.property
     def video_format(self) -> _media_pb2.VideoFormat: ...
+    @_builtins.property
+    def resume(self) -> Global___DecodeRewind:
+        """Where a session goes on that another decoder has begun; absent: it starts."""
+
     def __init__(
         self,
         *,
@@ -71,14 +80,49 @@ class DecodeConfig(_message.Message):
         portrait_latent: _tensor_pb2.Tensor | None = ...,
         video_format: _media_pb2.VideoFormat | None = ...,
         seed: _builtins.int = ...,
+        resume: Global___DecodeRewind | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["portrait_latent", b"portrait_latent", "video_format", b"video_format"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["portrait_latent", b"portrait_latent", "resume", b"resume", "video_format", b"video_format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["portrait_latent", b"portrait_latent", "seed", b"seed", "session_id", b"session_id", "video_format", b"video_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["portrait_latent", b"portrait_latent", "resume", b"resume", "seed", b"seed", "session_id", b"session_id", "video_format", b"video_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecodeConfig: _TypeAlias = DecodeConfig  # noqa: Y015
+
+@_typing.final
+class DecodeRewind(_message.Message):
+    """Goes to a border: to the state kept of it, or to the one that comes of decoding `replay` again. What waits or is in
+    progress of older epochs is dropped and never answered. Chunk `border.chunk_index` + 1 comes next.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BORDER_FIELD_NUMBER: _builtins.int
+    REPLAY_FIELD_NUMBER: _builtins.int
+    SKIP_FRAMES_FIELD_NUMBER: _builtins.int
+    skip_frames: _builtins.int
+    """Frames of the next chunk that the client has already, 0 to 23: they are decoded but not sent."""
+    @_builtins.property
+    def border(self) -> _chunk_pb2.ChunkBorder: ...
+    @_builtins.property
+    def replay(self) -> _containers.RepeatedCompositeFieldContainer[_chunk_pb2.VideoLatents]:
+        """The last chunks up to the border, oldest first: as many as there are, at most `DecodeReady.replay_chunks`."""
+
+    def __init__(
+        self,
+        *,
+        border: _chunk_pb2.ChunkBorder | None = ...,
+        replay: _abc.Iterable[_chunk_pb2.VideoLatents] | None = ...,
+        skip_frames: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["border", b"border"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["border", b"border", "replay", b"replay", "skip_frames", b"skip_frames"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecodeRewind: _TypeAlias = DecodeRewind  # noqa: Y015
 
 @_typing.final
 class DecodeResponse(_message.Message):
@@ -86,21 +130,25 @@ class DecodeResponse(_message.Message):
 
     READY_FIELD_NUMBER: _builtins.int
     PICTURES_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ready(self) -> Global___DecodeReady: ...
     @_builtins.property
     def pictures(self) -> Global___DecodedPictures: ...
+    @_builtins.property
+    def draining(self) -> _chunk_pb2.Draining: ...
     def __init__(
         self,
         *,
         ready: Global___DecodeReady | None = ...,
         pictures: Global___DecodedPictures | None = ...,
+        draining: _chunk_pb2.Draining | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pictures", b"pictures", "ready", b"ready", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "pictures", b"pictures", "ready", b"ready", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pictures", b"pictures", "ready", b"ready", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "pictures", b"pictures", "ready", b"ready", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["ready", "pictures"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["ready", "pictures", "draining"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -113,8 +161,11 @@ class DecodeReady(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
+    REPLAY_CHUNKS_FIELD_NUMBER: _builtins.int
     width: _builtins.int
     height: _builtins.int
+    replay_chunks: _builtins.int
+    """Chunks that a rebuilt state must have decoded to equal the lost one."""
     @_builtins.property
     def model(self) -> _chunk_pb2.ModelIdentity: ...
     def __init__(
@@ -123,10 +174,11 @@ class DecodeReady(_message.Message):
         model: _chunk_pb2.ModelIdentity | None = ...,
         width: _builtins.int = ...,
         height: _builtins.int = ...,
+        replay_chunks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "model", b"model", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "model", b"model", "replay_chunks", b"replay_chunks", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,8 +54,9 @@ class DecoderServiceServicer:
     def Decode(self, request_iterator, context):
         """One stream serves one session and keeps the causal decoder's state. `config` comes first and is answered by
         `ready`; then one `video` a message, chunk indices ascending by one. Each chunk is answered, in order, by one or
-        more `pictures` of at most about 1 MiB; the last one carries `last_in_chunk`. H.264 begins every epoch with a key
-        frame. Half-closing ends the session.
+        more `pictures` of at most about 1 MiB; the last one carries `last_in_chunk`. H.264 begins every epoch, every
+        resumed stream and every chunk with `restart_pictures` with a key frame. `rewind` drops what is not answered and
+        goes back. `draining` may come at any time. Half-closing ends the session.
         Errors: as AudioEncoderService.Encode.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from visavis.v1 import chunk_pb2 as _chunk_pb2
 from visavis.v1 import tensor_pb2 as _tensor_pb2
@@ -44,21 +46,25 @@ class GenerateRequest(_message.Message):
 
     CONFIG_FIELD_NUMBER: _builtins.int
     SPEECH_FIELD_NUMBER: _builtins.int
+    REWIND_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> Global___GenerateConfig: ...
     @_builtins.property
     def speech(self) -> _chunk_pb2.SpeechLatents: ...
+    @_builtins.property
+    def rewind(self) -> Global___GenerateRewind: ...
     def __init__(
         self,
         *,
         config: Global___GenerateConfig | None = ...,
         speech: _chunk_pb2.SpeechLatents | None = ...,
+        rewind: Global___GenerateRewind | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "request", b"request", "speech", b"speech"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "request", b"request", "rewind", b"rewind", "speech", b"speech"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "request", b"request", "speech", b"speech"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "request", b"request", "rewind", b"rewind", "speech", b"speech"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "speech"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "speech", "rewind"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -73,14 +79,22 @@ class GenerateConfig(_message.Message):
     PORTRAIT_LATENT_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     SAMPLING_FIELD_NUMBER: _builtins.int
+    TAKE_OVER_TOKEN_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     avatar_id: _builtins.str
     seed: _builtins.int
     """The noise of chunk i comes from (seed, i) alone."""
     sampling: Global___SamplingPreset.ValueType
+    take_over_token: _builtins.int
+    """The lease may be taken from a holder whose fencing token is this or lower; 0: only a free lease is taken."""
     @_builtins.property
     def portrait_latent(self) -> _tensor_pb2.Tensor:
         """The ID latent: [1, rows, columns, channels], normalised."""
+
+    @_builtins.property
+    def resume(self) -> Global___GenerateResume:
+        """Where a session goes on that another generator has begun; absent: it starts."""
 
     def __init__(
         self,
@@ -90,14 +104,125 @@ class GenerateConfig(_message.Message):
         portrait_latent: _tensor_pb2.Tensor | None = ...,
         seed: _builtins.int = ...,
         sampling: Global___SamplingPreset.ValueType = ...,
+        take_over_token: _builtins.int = ...,
+        resume: Global___GenerateResume | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["portrait_latent", b"portrait_latent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["portrait_latent", b"portrait_latent", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "portrait_latent", b"portrait_latent", "sampling", b"sampling", "seed", b"seed", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "portrait_latent", b"portrait_latent", "resume", b"resume", "sampling", b"sampling", "seed", b"seed", "session_id", b"session_id", "take_over_token", b"take_over_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateConfig: _TypeAlias = GenerateConfig  # noqa: Y015
+
+@_typing.final
+class GenerateResume(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_FIELD_NUMBER: _builtins.int
+    REWIND_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def peer(self) -> Global___Peer:
+        """The exact state, fetched from the generator that still has it."""
+
+    @_builtins.property
+    def rewind(self) -> Global___GenerateRewind:
+        """The state that comes of computing the context of the last chunks again."""
+
+    def __init__(
+        self,
+        *,
+        peer: Global___Peer | None = ...,
+        rewind: Global___GenerateRewind | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer", "rewind", b"rewind", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer", "rewind", b"rewind", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["peer", "rewind"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___GenerateResume: _TypeAlias = GenerateResume  # noqa: Y015
+
+@_typing.final
+class Peer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """host:port of the generator."""
+    fencing_token: _builtins.int
+    """Of the lease it holds for the session."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        fencing_token: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "fencing_token", b"fencing_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Peer: _TypeAlias = Peer  # noqa: Y015
+
+@_typing.final
+class GenerateRewind(_message.Message):
+    """Goes to a border: to the state kept of it, or to the one that comes of computing the context of `replay` again (an
+    approximation: keys depend on all chunks before). What waits or is in progress of older epochs is dropped and never
+    answered. Chunk `border.chunk_index` + 1 comes next.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BORDER_FIELD_NUMBER: _builtins.int
+    REPLAY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def border(self) -> _chunk_pb2.ChunkBorder: ...
+    @_builtins.property
+    def replay(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplayedChunk]:
+        """The last chunks up to the border, oldest first: as many as there are, at most `GenerateReady.replay_chunks`."""
+
+    def __init__(
+        self,
+        *,
+        border: _chunk_pb2.ChunkBorder | None = ...,
+        replay: _abc.Iterable[Global___ReplayedChunk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["border", b"border"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["border", b"border", "replay", b"replay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenerateRewind: _TypeAlias = GenerateRewind  # noqa: Y015
+
+@_typing.final
+class ReplayedChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEECH_FIELD_NUMBER: _builtins.int
+    VIDEO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def speech(self) -> _chunk_pb2.SpeechLatents: ...
+    @_builtins.property
+    def video(self) -> _chunk_pb2.VideoLatents: ...
+    def __init__(
+        self,
+        *,
+        speech: _chunk_pb2.SpeechLatents | None = ...,
+        video: _chunk_pb2.VideoLatents | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["speech", b"speech", "video", b"video"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["speech", b"speech", "video", b"video"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayedChunk: _TypeAlias = ReplayedChunk  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):
@@ -105,21 +230,25 @@ class GenerateResponse(_message.Message):
 
     READY_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ready(self) -> Global___GenerateReady: ...
     @_builtins.property
     def chunk(self) -> Global___GeneratedChunk: ...
+    @_builtins.property
+    def draining(self) -> _chunk_pb2.Draining: ...
     def __init__(
         self,
         *,
         ready: Global___GenerateReady | None = ...,
         chunk: Global___GeneratedChunk | None = ...,
+        draining: _chunk_pb2.Draining | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "ready", b"ready", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "draining", b"draining", "ready", b"ready", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "ready", b"ready", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "draining", b"draining", "ready", b"ready", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["ready", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["ready", "chunk", "draining"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -132,21 +261,30 @@ class GenerateReady(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     GENERATOR_ID_FIELD_NUMBER: _builtins.int
     FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    REPLAY_CHUNKS_FIELD_NUMBER: _builtins.int
+    BORDER_FIELD_NUMBER: _builtins.int
     generator_id: _builtins.str
     fencing_token: _builtins.int
     """Grows with every claim of this session's lease; a stale holder's number is lower."""
+    replay_chunks: _builtins.int
     @_builtins.property
     def model(self) -> _chunk_pb2.ModelIdentity: ...
+    @_builtins.property
+    def border(self) -> _chunk_pb2.ChunkBorder:
+        """Where the session goes on; with `resume.peer` the peer's last border, else the one asked for."""
+
     def __init__(
         self,
         *,
         model: _chunk_pb2.ModelIdentity | None = ...,
         generator_id: _builtins.str = ...,
         fencing_token: _builtins.int = ...,
+        replay_chunks: _builtins.int = ...,
+        border: _chunk_pb2.ChunkBorder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["border", b"border", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "generator_id", b"generator_id", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["border", b"border", "fencing_token", b"fencing_token", "generator_id", b"generator_id", "model", b"model", "replay_chunks", b"replay_chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -175,3 +313,116 @@ class GeneratedChunk(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GeneratedChunk: _TypeAlias = GeneratedChunk  # noqa: Y015
+
+@_typing.final
+class TransferSessionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    FENCING_TOKEN_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    fencing_token: _builtins.int
+    """Of the lease that the called generator holds."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        fencing_token: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fencing_token", b"fencing_token", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferSessionRequest: _TypeAlias = TransferSessionRequest  # noqa: Y015
+
+@_typing.final
+class TransferSessionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def state(self) -> Global___TransferredState: ...
+    @_builtins.property
+    def part(self) -> Global___StatePart: ...
+    def __init__(
+        self,
+        *,
+        state: Global___TransferredState | None = ...,
+        part: Global___StatePart | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "response", b"response", "state", b"state"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "response", b"response", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["state", "part"]  # noqa: Y015
+    _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
+
+Global___TransferSessionResponse: _TypeAlias = TransferSessionResponse  # noqa: Y015
+
+@_typing.final
+class TransferredState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BORDER_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    seed: _builtins.int
+    parts: _builtins.int
+    """Parts that follow."""
+    @_builtins.property
+    def model(self) -> _chunk_pb2.ModelIdentity: ...
+    @_builtins.property
+    def border(self) -> _chunk_pb2.ChunkBorder: ...
+    def __init__(
+        self,
+        *,
+        model: _chunk_pb2.ModelIdentity | None = ...,
+        border: _chunk_pb2.ChunkBorder | None = ...,
+        seed: _builtins.int = ...,
+        parts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["border", b"border", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["border", b"border", "model", b"model", "parts", b"parts", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TransferredState: _TypeAlias = TransferredState  # noqa: Y015
+
+@_typing.final
+class StatePart(_message.Message):
+    """A piece of one tensor of the state; messages stay under 1 MiB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TENSOR_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    offset: _builtins.int
+    data: _builtins.bytes
+    @_builtins.property
+    def tensor(self) -> _tensor_pb2.Tensor:
+        """Shape and type of the whole tensor; `data` is empty here."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tensor: _tensor_pb2.Tensor | None = ...,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tensor", b"tensor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "name", b"name", "offset", b"offset", "tensor", b"tensor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatePart: _TypeAlias = StatePart  # noqa: Y015

@@ -40,6 +40,11 @@ class GeneratorServiceStub:
                 request_serializer=visavis_dot_v1_dot_generator__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=visavis_dot_v1_dot_generator__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.TransferSession = channel.unary_stream(
+                '/visavis.v1.GeneratorService/TransferSession',
+                request_serializer=visavis_dot_v1_dot_generator__pb2.TransferSessionRequest.SerializeToString,
+                response_deserializer=visavis_dot_v1_dot_generator__pb2.TransferSessionResponse.FromString,
+                _registered_method=True)
 
 
 class GeneratorServiceServicer:
@@ -49,10 +54,21 @@ class GeneratorServiceServicer:
     def Generate(self, request_iterator, context):
         """One stream serves one session and keeps its ID-Context cache. `config` comes first: the generator claims the
         session's lease and answers `ready`; then one `speech` a message, chunk indices ascending by one, each answered in
-        order. Half-closing ends the session and frees slot and lease.
+        order. `rewind` drops what is not answered and goes back. `draining` may come at any time. Half-closing ends the
+        session and frees slot and lease.
         Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), FAILED_PRECONDITION when another generator
         holds the lease or the models differ, ABORTED when a later claim takes the lease, INVALID_ARGUMENT for a broken
         rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferSession(self, request, context):
+        """Called by the generator that takes a session over: finishes and answers the chunk in progress, then sends the exact
+        state at that border: `state` first, then `part`s. When the last one is taken the session has left: its stream ends
+        with ABORTED. A transfer that breaks off before leaves the session where it was.
+        Errors: NOT_FOUND (no such session here), ABORTED (the token is not that of the session's lease).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -65,6 +81,11 @@ def add_GeneratorServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=visavis_dot_v1_dot_generator__pb2.GenerateRequest.FromString,
                     response_serializer=visavis_dot_v1_dot_generator__pb2.GenerateResponse.SerializeToString,
+            ),
+            'TransferSession': grpc.unary_stream_rpc_method_handler(
+                    servicer.TransferSession,
+                    request_deserializer=visavis_dot_v1_dot_generator__pb2.TransferSessionRequest.FromString,
+                    response_serializer=visavis_dot_v1_dot_generator__pb2.TransferSessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -95,6 +116,33 @@ class GeneratorService:
             '/visavis.v1.GeneratorService/Generate',
             visavis_dot_v1_dot_generator__pb2.GenerateRequest.SerializeToString,
             visavis_dot_v1_dot_generator__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/visavis.v1.GeneratorService/TransferSession',
+            visavis_dot_v1_dot_generator__pb2.TransferSessionRequest.SerializeToString,
+            visavis_dot_v1_dot_generator__pb2.TransferSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,10 +19,17 @@ class GeneratorServiceStub:
     Generate: _aio.StreamStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]
     """One stream serves one session and keeps its ID-Context cache. `config` comes first: the generator claims the
     session's lease and answers `ready`; then one `speech` a message, chunk indices ascending by one, each answered in
-    order. Half-closing ends the session and frees slot and lease.
+    order. `rewind` drops what is not answered and goes back. `draining` may come at any time. Half-closing ends the
+    session and frees slot and lease.
     Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), FAILED_PRECONDITION when another generator
     holds the lease or the models differ, ABORTED when a later claim takes the lease, INVALID_ARGUMENT for a broken
     rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is lost.
+    """
+    TransferSession: _aio.UnaryStreamMultiCallable[_generator_pb2.TransferSessionRequest, _generator_pb2.TransferSessionResponse]
+    """Called by the generator that takes a session over: finishes and answers the chunk in progress, then sends the exact
+    state at that border: `state` first, then `part`s. When the last one is taken the session has left: its stream ends
+    with ABORTED. A transfer that breaks off before leaves the session where it was.
+    Errors: NOT_FOUND (no such session here), ABORTED (the token is not that of the session's lease).
     """
 
 class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -36,10 +43,23 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_generator_pb2.GenerateResponse] | _abc.Awaitable[None]:
         """One stream serves one session and keeps its ID-Context cache. `config` comes first: the generator claims the
         session's lease and answers `ready`; then one `speech` a message, chunk indices ascending by one, each answered in
-        order. Half-closing ends the session and frees slot and lease.
+        order. `rewind` drops what is not answered and goes back. `draining` may come at any time. Half-closing ends the
+        session and frees slot and lease.
         Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), FAILED_PRECONDITION when another generator
         holds the lease or the models differ, ABORTED when a later claim takes the lease, INVALID_ARGUMENT for a broken
         rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is lost.
+        """
+
+    @_abc_1.abstractmethod
+    def TransferSession(
+        self,
+        request: _generator_pb2.TransferSessionRequest,
+        context: _aio.ServicerContext[_generator_pb2.TransferSessionRequest, _generator_pb2.TransferSessionResponse],
+    ) -> _abc.AsyncIterator[_generator_pb2.TransferSessionResponse] | _abc.Awaitable[None]:
+        """Called by the generator that takes a session over: finishes and answers the chunk in progress, then sends the exact
+        state at that border: `state` first, then `part`s. When the last one is taken the session has left: its stream ends
+        with ABORTED. A transfer that breaks off before leaves the session where it was.
+        Errors: NOT_FOUND (no such session here), ABORTED (the token is not that of the session's lease).
         """
 
 def add_GeneratorServiceServicer_to_server(servicer: GeneratorServiceServicer, server: _aio.Server) -> None: ...

@@ -24,6 +24,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _SlowReaderPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SlowReaderPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SlowReaderPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SLOW_READER_POLICY_UNSPECIFIED: _SlowReaderPolicy.ValueType  # 0
+    """The server's default, WAIT unless configured otherwise."""
+    SLOW_READER_POLICY_WAIT: _SlowReaderPolicy.ValueType  # 1
+    """Waits for the client; nothing is lost, the session falls behind."""
+    SLOW_READER_POLICY_DROP: _SlowReaderPolicy.ValueType  # 2
+    """Drops to the newest chunk, with its sound; `dropped` says what is missing. Needs IDLE_BEHAVIOR_LIVE."""
+
+class SlowReaderPolicy(_SlowReaderPolicy, metaclass=_SlowReaderPolicyEnumTypeWrapper):
+    """What happens when the client takes frames slower than they are due."""
+
+SLOW_READER_POLICY_UNSPECIFIED: SlowReaderPolicy.ValueType  # 0
+"""The server's default, WAIT unless configured otherwise."""
+SLOW_READER_POLICY_WAIT: SlowReaderPolicy.ValueType  # 1
+"""Waits for the client; nothing is lost, the session falls behind."""
+SLOW_READER_POLICY_DROP: SlowReaderPolicy.ValueType  # 2
+"""Drops to the newest chunk, with its sound; `dropped` says what is missing. Needs IDLE_BEHAVIOR_LIVE."""
+Global___SlowReaderPolicy: _TypeAlias = SlowReaderPolicy  # noqa: Y015
+
 class _IdleBehavior:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -80,11 +104,19 @@ class _SessionEndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sess
     DESCRIPTOR: _descriptor.EnumDescriptor
     SESSION_END_REASON_UNSPECIFIED: _SessionEndReason.ValueType  # 0
     SESSION_END_REASON_END_OF_AUDIO: _SessionEndReason.ValueType  # 1
+    SESSION_END_REASON_IDLE: _SessionEndReason.ValueType  # 2
+    """No request came for longer than the server's idle limit."""
+    SESSION_END_REASON_LIFETIME: _SessionEndReason.ValueType  # 3
+    """The session reached the server's limit on its lifetime."""
 
 class SessionEndReason(_SessionEndReason, metaclass=_SessionEndReasonEnumTypeWrapper): ...
 
 SESSION_END_REASON_UNSPECIFIED: SessionEndReason.ValueType  # 0
 SESSION_END_REASON_END_OF_AUDIO: SessionEndReason.ValueType  # 1
+SESSION_END_REASON_IDLE: SessionEndReason.ValueType  # 2
+"""No request came for longer than the server's idle limit."""
+SESSION_END_REASON_LIFETIME: SessionEndReason.ValueType  # 3
+"""The session reached the server's limit on its lifetime."""
 Global___SessionEndReason: _TypeAlias = SessionEndReason  # noqa: Y015
 
 class _ConsentBasis:
@@ -117,6 +149,7 @@ class TalkRequest(_message.Message):
     END_OF_UTTERANCE_FIELD_NUMBER: _builtins.int
     INTERRUPT_FIELD_NUMBER: _builtins.int
     END_OF_AUDIO_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> Global___SessionConfig: ...
     @_builtins.property
@@ -127,6 +160,8 @@ class TalkRequest(_message.Message):
     def interrupt(self) -> Global___Interrupt: ...
     @_builtins.property
     def end_of_audio(self) -> Global___EndOfAudio: ...
+    @_builtins.property
+    def resume(self) -> Global___ResumeSession: ...
     def __init__(
         self,
         *,
@@ -135,12 +170,13 @@ class TalkRequest(_message.Message):
         end_of_utterance: Global___EndOfUtterance | None = ...,
         interrupt: Global___Interrupt | None = ...,
         end_of_audio: Global___EndOfAudio | None = ...,
+        resume: Global___ResumeSession | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "config", b"config", "end_of_audio", b"end_of_audio", "end_of_utterance", b"end_of_utterance", "interrupt", b"interrupt", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "config", b"config", "end_of_audio", b"end_of_audio", "end_of_utterance", b"end_of_utterance", "interrupt", b"interrupt", "request", b"request", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "config", b"config", "end_of_audio", b"end_of_audio", "end_of_utterance", b"end_of_utterance", "interrupt", b"interrupt", "request", b"request"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "config", b"config", "end_of_audio", b"end_of_audio", "end_of_utterance", b"end_of_utterance", "interrupt", b"interrupt", "request", b"request", "resume", b"resume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "audio", "end_of_utterance", "interrupt", "end_of_audio"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["config", "audio", "end_of_utterance", "interrupt", "end_of_audio", "resume"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -157,12 +193,14 @@ class SessionConfig(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     IDLE_BEHAVIOR_FIELD_NUMBER: _builtins.int
     STARVATION_POLICY_FIELD_NUMBER: _builtins.int
+    SLOW_READER_POLICY_FIELD_NUMBER: _builtins.int
     avatar_id: _builtins.str
     seed: _builtins.int
     """Same seed, same recorded audio timeline, same raw frames. Absent: the server draws one and says it in `started`."""
     sampling: _generator_pb2.SamplingPreset.ValueType
     idle_behavior: Global___IdleBehavior.ValueType
     starvation_policy: Global___StarvationPolicy.ValueType
+    slow_reader_policy: Global___SlowReaderPolicy.ValueType
     @_builtins.property
     def audio_format(self) -> _media_pb2.AudioFormat: ...
     @_builtins.property
@@ -177,16 +215,87 @@ class SessionConfig(_message.Message):
         sampling: _generator_pb2.SamplingPreset.ValueType = ...,
         idle_behavior: Global___IdleBehavior.ValueType = ...,
         starvation_policy: Global___StarvationPolicy.ValueType = ...,
+        slow_reader_policy: Global___SlowReaderPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "audio_format", b"audio_format", "seed", b"seed", "video_format", b"video_format"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "audio_format", b"audio_format", "avatar_id", b"avatar_id", "idle_behavior", b"idle_behavior", "sampling", b"sampling", "seed", b"seed", "starvation_policy", b"starvation_policy", "video_format", b"video_format"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "audio_format", b"audio_format", "avatar_id", b"avatar_id", "idle_behavior", b"idle_behavior", "sampling", b"sampling", "seed", b"seed", "slow_reader_policy", b"slow_reader_policy", "starvation_policy", b"starvation_policy", "video_format", b"video_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___SessionConfig: _TypeAlias = SessionConfig  # noqa: Y015
+
+@_typing.final
+class InputPosition(_message.Message):
+    """How much of the client's input lies before a chunk border."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    UTTERANCES_FIELD_NUMBER: _builtins.int
+    samples: _builtins.int
+    """Samples of all `audio` so far, counted by frames of all channels; includes what interruptions dropped."""
+    utterances: _builtins.int
+    """Utterances that ended so far, by `end_of_utterance` or by an interruption."""
+    def __init__(
+        self,
+        *,
+        samples: _builtins.int = ...,
+        utterances: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["samples", b"samples", "utterances", b"utterances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputPosition: _TypeAlias = InputPosition  # noqa: Y015
+
+@_typing.final
+class ResumeSession(_message.Message):
+    """Goes on with a session whose stream broke. Errors: NOT_FOUND when the session ended or the window has passed,
+    INVALID_ARGUMENT for a token or position that cannot be; ABORTED in the stream that is replaced.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    LAST_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    INPUT_POSITION_FIELD_NUMBER: _builtins.int
+    PARTIAL_CHUNK_POSITION_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    epoch: _builtins.int
+    """Of the last frame the client received; 0 when it received none."""
+    last_frame_index: _builtins.int
+    @_builtins.property
+    def input_position(self) -> Global___InputPosition:
+        """`VideoSegment.input_position` of the last chunk received completely, of this epoch or before; the client sends its
+        input again from there.
+        """
+
+    @_builtins.property
+    def partial_chunk_position(self) -> Global___InputPosition:
+        """`VideoSegment.input_position` of a chunk received in part; absent when there is none."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        last_frame_index: _builtins.int = ...,
+        input_position: Global___InputPosition | None = ...,
+        partial_chunk_position: Global___InputPosition | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input_position", b"input_position", "partial_chunk_position", b"partial_chunk_position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "input_position", b"input_position", "last_frame_index", b"last_frame_index", "partial_chunk_position", b"partial_chunk_position", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeSession: _TypeAlias = ResumeSession  # noqa: Y015
 
 @_typing.final
 class AudioInput(_message.Message):
@@ -235,17 +344,21 @@ class Interrupt(_message.Message):
 
     PLAYED_SAMPLES_FIELD_NUMBER: _builtins.int
     played_samples: _builtins.int
-    """The last sample the client played, on the session's timeline, in the session's sample rate."""
+    """Samples the client has played, on the session's timeline, in the session's sample rate: the face goes on from the
+    end of the chunk that was playing. Absent: all that was sent counts as played.
+    """
     def __init__(
         self,
         *,
-        played_samples: _builtins.int = ...,
+        played_samples: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_played_samples", b"_played_samples", "played_samples", b"played_samples"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["played_samples", b"played_samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_played_samples", b"_played_samples", "played_samples", b"played_samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__played_samples: _TypeAlias = _typing.Literal["played_samples"]  # noqa: Y015
+    _WhichOneofArgType__played_samples: _TypeAlias = _typing.Literal["_played_samples", b"_played_samples"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__played_samples) -> _WhichOneofReturnType__played_samples | None: ...
 
 Global___Interrupt: _TypeAlias = Interrupt  # noqa: Y015
 
@@ -276,6 +389,8 @@ class TalkResponse(_message.Message):
     INTERRUPTED_FIELD_NUMBER: _builtins.int
     STARVED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___SessionStarted: ...
     @_builtins.property
@@ -288,6 +403,10 @@ class TalkResponse(_message.Message):
     def starved(self) -> Global___Starved: ...
     @_builtins.property
     def ended(self) -> Global___SessionEnded: ...
+    @_builtins.property
+    def resumed(self) -> Global___SessionResumed: ...
+    @_builtins.property
+    def dropped(self) -> Global___ChunksDropped: ...
     def __init__(
         self,
         *,
@@ -297,12 +416,14 @@ class TalkResponse(_message.Message):
         interrupted: Global___Interrupted | None = ...,
         starved: Global___Starved | None = ...,
         ended: Global___SessionEnded | None = ...,
+        resumed: Global___SessionResumed | None = ...,
+        dropped: Global___ChunksDropped | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "interrupted", b"interrupted", "response", b"response", "segment", b"segment", "started", b"started", "starved", b"starved", "utterance_ended", b"utterance_ended"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "ended", b"ended", "interrupted", b"interrupted", "response", b"response", "resumed", b"resumed", "segment", b"segment", "started", b"started", "starved", b"starved", "utterance_ended", b"utterance_ended"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "interrupted", b"interrupted", "response", b"response", "segment", b"segment", "started", b"started", "starved", b"starved", "utterance_ended", b"utterance_ended"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropped", b"dropped", "ended", b"ended", "interrupted", b"interrupted", "response", b"response", "resumed", b"resumed", "segment", b"segment", "started", b"started", "starved", b"starved", "utterance_ended", b"utterance_ended"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["started", "segment", "utterance_ended", "interrupted", "starved", "ended"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["started", "segment", "utterance_ended", "interrupted", "starved", "ended", "resumed", "dropped"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -318,13 +439,19 @@ class SessionStarted(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     FRAME_RATE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    RESUME_WINDOW_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     seed: _builtins.int
     width: _builtins.int
     height: _builtins.int
     frame_rate: _builtins.int
+    resume_token: _builtins.str
+    """The right to resume this session; keep it secret. Empty where the server does not resume."""
     @_builtins.property
     def model(self) -> _chunk_pb2.ModelIdentity: ...
+    @_builtins.property
+    def resume_window(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
@@ -334,14 +461,72 @@ class SessionStarted(_message.Message):
         height: _builtins.int = ...,
         frame_rate: _builtins.int = ...,
         model: _chunk_pb2.ModelIdentity | None = ...,
+        resume_token: _builtins.str = ...,
+        resume_window: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "resume_window", b"resume_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_rate", b"frame_rate", "height", b"height", "model", b"model", "seed", b"seed", "session_id", b"session_id", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_rate", b"frame_rate", "height", b"height", "model", b"model", "resume_token", b"resume_token", "resume_window", b"resume_window", "seed", b"seed", "session_id", b"session_id", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionStarted: _TypeAlias = SessionStarted  # noqa: Y015
+
+@_typing.final
+class SessionResumed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    NEXT_FRAME_INDEX_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    next_frame_index: _builtins.int
+    """Of the first frame that will come."""
+    @_builtins.property
+    def started(self) -> Global___SessionStarted:
+        """As at the start; the resume token is a new one, the old one is void."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___SessionStarted | None = ...,
+        epoch: _builtins.int = ...,
+        next_frame_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "next_frame_index", b"next_frame_index", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionResumed: _TypeAlias = SessionResumed  # noqa: Y015
+
+@_typing.final
+class ChunksDropped(_message.Message):
+    """Chunks that a slow client will never get, under SLOW_READER_POLICY_DROP."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: _builtins.int
+    FIRST_CHUNK_INDEX_FIELD_NUMBER: _builtins.int
+    LAST_CHUNK_INDEX_FIELD_NUMBER: _builtins.int
+    epoch: _builtins.int
+    first_chunk_index: _builtins.int
+    last_chunk_index: _builtins.int
+    def __init__(
+        self,
+        *,
+        epoch: _builtins.int = ...,
+        first_chunk_index: _builtins.int = ...,
+        last_chunk_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "first_chunk_index", b"first_chunk_index", "last_chunk_index", b"last_chunk_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunksDropped: _TypeAlias = ChunksDropped  # noqa: Y015
 
 @_typing.final
 class VideoSegment(_message.Message):
@@ -362,6 +547,7 @@ class VideoSegment(_message.Message):
     LAST_IN_CHUNK_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     SYNTHETIC_FIELD_NUMBER: _builtins.int
+    INPUT_POSITION_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     utterance_id: _builtins.int
     """0 for an idle chunk."""
@@ -387,6 +573,10 @@ class VideoSegment(_message.Message):
     def timing(self) -> Global___ChunkTiming:
         """Set where `last_in_chunk` is."""
 
+    @_builtins.property
+    def input_position(self) -> Global___InputPosition:
+        """How much of the client's input the session has used when this chunk ends."""
+
     def __init__(
         self,
         *,
@@ -403,10 +593,11 @@ class VideoSegment(_message.Message):
         last_in_chunk: _builtins.bool = ...,
         timing: Global___ChunkTiming | None = ...,
         synthetic: _builtins.bool = ...,
+        input_position: Global___InputPosition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["presentation_time", b"presentation_time", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input_position", b"input_position", "presentation_time", b"presentation_time", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_end_sample", b"audio_end_sample", "audio_start_sample", b"audio_start_sample", "chunk_index", b"chunk_index", "epoch", b"epoch", "first_frame_index", b"first_frame_index", "frames", b"frames", "idle", b"idle", "last_in_chunk", b"last_in_chunk", "pcm", b"pcm", "presentation_time", b"presentation_time", "synthetic", b"synthetic", "timing", b"timing", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_end_sample", b"audio_end_sample", "audio_start_sample", b"audio_start_sample", "chunk_index", b"chunk_index", "epoch", b"epoch", "first_frame_index", b"first_frame_index", "frames", b"frames", "idle", b"idle", "input_position", b"input_position", "last_in_chunk", b"last_in_chunk", "pcm", b"pcm", "presentation_time", b"presentation_time", "synthetic", b"synthetic", "timing", b"timing", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -479,7 +670,7 @@ class Interrupted(_message.Message):
     epoch: _builtins.int
     """The new epoch."""
     last_chunk_index: _builtins.int
-    """The last chunk whose frames were sent before this message; 0 if none."""
+    """The session went back to the end of this chunk; 0: to its start. The next chunk is the one behind it."""
     def __init__(
         self,
         *,

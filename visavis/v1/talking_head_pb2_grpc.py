@@ -80,13 +80,16 @@ class TalkingHeadServiceServicer:
 
     def Talk(self, request_iterator, context):
         """One stream is one session: one conversation with one avatar.
-        Requests: `config` first and once; then any number of `audio`, `end_of_utterance` and `interrupt`;
-        `end_of_audio` last. Half-closing without `end_of_audio` is an abort: the session is dropped at once.
-        Responses: `started` first; then `segment`s in order of chunk and frame, interleaved with notices; `ended` last.
+        Requests: `config` (or `resume`) first and once; then any number of `audio`, `end_of_utterance` and `interrupt`;
+        `end_of_audio` last. Half-closing without `end_of_audio` is an abort: the session's computation ends at once.
+        Responses: `started` (or `resumed`) first; then `segment`s in order of chunk and frame, interleaved with notices;
+        `ended` last.
+        A session that did not get as far as `ended` can be resumed at any gateway within `SessionStarted.resume_window`:
+        the client says in `resume` what it has, and sends its input again from there.
         A slow reader slows its own session only: the server keeps a few chunks and 30 s of speech, then stops reading.
         Errors: INVALID_ARGUMENT (a broken rule, impossible format, NaN), NOT_FOUND (avatar), RESOURCE_EXHAUSTED (full,
-        with RetryInfo; or a message over the limit), UNAVAILABLE (a stage or Redis is down; retry), DEADLINE_EXCEEDED
-        (no request for longer than the idle limit).
+        with RetryInfo; or a message over the limit), UNAVAILABLE (a stage or Redis is down, or the gateway is going away; resume or retry),
+        DEADLINE_EXCEEDED (no config in time), ABORTED (the session was resumed on another stream).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
