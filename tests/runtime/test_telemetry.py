@@ -70,7 +70,7 @@ def test_metrics_are_served_on_a_free_port() -> None:
             text = answer.read().decode()
     finally:
         server.stop()
-    assert "visavis_time_to_first_frame_seconds_count" in text
+    assert "visavis_chunk_duration_seconds_count" in text
     assert "process_resident_memory_bytes" in text
 
 

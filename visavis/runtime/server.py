@@ -199,12 +199,14 @@ class Service:
         if description.slots:
             self._slots.limit(description.slots)
         self._metrics.slots.set(self._slots.slots)
+        self._metrics.describe_model(description)
         start_task(self._send_heartbeats(registry))
         await worker.lost.wait()
 
     async def _drain(self) -> None:
         """No new sessions; running ones end by themselves or, after `drain_seconds`, with UNAVAILABLE."""
         self._readiness.note_draining()
+        self._metrics.draining.set(1)
         await self._readiness.publish_now()
         self._slots.drain()
         await self._wait_for_sessions()
@@ -236,6 +238,7 @@ class Service:
             if now_reachable != reachable:
                 reachable = now_reachable
                 self._readiness.note_redis(reachable=reachable)
+                self._metrics.redis_reachable.set(int(reachable))
                 logger.log(
                     logging.INFO if reachable else logging.WARNING,
                     "Redis is reachable" if reachable else "Redis cannot be reached, trying on",

@@ -134,7 +134,8 @@ class Stage:
         if config is None:
             return
         session = StageSession(config.session_id, config)
-        with _SessionReport(self._metrics, session.session_id), self._slots.claim(session.fail) as slot:
+        report = _SessionReport(self._metrics, session.session_id)
+        with report, self._slots.claim(session.fail) as slot:
             self._worker.check_serving()
             async with scope(session) as complete_ready:
                 ready, worker_session = await self._worker.open(session.session_id, config)
@@ -142,6 +143,7 @@ class Stage:
                     session.attach(worker_session)
                     complete_ready(ready)
                     await context.write(rules.response_type(ready=ready))
+                    report.began = True
                     logger.info("session begins", extra={"session_id": session.session_id})
                     await self._relay(requests, context, rules, worker_session)
                 finally:
@@ -215,6 +217,7 @@ class _SessionReport:
     """Logs how a session ended, once, and counts it by its status."""
 
     def __init__(self, metrics: Metrics, session_id: str) -> None:
+        self.began = False
         self._metrics = metrics
         self._session_id = session_id
         self._started = time.monotonic()
@@ -233,7 +236,7 @@ class _SessionReport:
         self._log("OK" if error is None else "CANCELLED", "")
 
     def _log(self, code: str, reason: str) -> None:
-        self._metrics.sessions.labels(self._metrics.stage, code).inc()
+        self._metrics.session_ended(code, reason, began=self.began)
         seconds = round(time.monotonic() - self._started, 3)
         fields = {"session_id": self._session_id, "code": code, "reason": reason, "seconds": seconds}
         logger.info("session ends", extra=fields)

@@ -1,18 +1,31 @@
-"""Prometheus metrics of a service process, on a port of their own; the logs are in json_logs."""
+"""Prometheus metrics of a service process, on a port of their own; the logs are in json_logs.
 
+What every service exports is called `visavis_*` and carries its stage as a label; what only the gateway knows is called
+`visavis_gateway_*` (gateway/metrics.py). docs/metrics.md explains each. Labels take few values, known beforehand: never
+a session, an avatar or an address.
+"""
+
+import platform
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from visavis import __version__
+from visavis.runtime.engine import EngineDescription
 from visavis.runtime.settings import join_address, split_address
 
 # One edge is exactly one chunk of playout: what lies above it cannot be live.
-CHUNK_SECONDS_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.96, 1.2, 1.6, 2.4, 4.8, 9.6)
-FIRST_FRAME_SECONDS_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+CHUNK_SECONDS_BUCKETS: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.96, 1.2, 1.6, 2.4, 4.8, 9.6)
+
+Exemplar: TypeAlias = dict[str, str] | None
+BlockedSide: TypeAlias = Literal["read", "write"]
+LeaseConflict: TypeAlias = Literal["LEASE_HELD", "LEASE_LOST"]
+# Why an instance does not take a session that nobody got wrong: these exist from the start, others when they come.
+Refusal: TypeAlias = Literal["CAPACITY_EXHAUSTED", "DRAINING", "STAGE_UNAVAILABLE", "STATE_STORE_UNAVAILABLE"]
 
 
 class WorkerView(Protocol):
@@ -36,6 +49,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
+        self._build_info()
         self.chunk_duration_seconds = self._histogram(
             "visavis_chunk_duration_seconds", "From the arrival of a chunk at the stage to its last answer."
         )
@@ -45,40 +59,74 @@ class Metrics:
         self.chunk_computed_seconds = self._histogram(
             "visavis_chunk_computed_seconds", "From the start to the end of a chunk's computation."
         )
-        self.time_to_first_frame_seconds = self._histogram(
-            "visavis_time_to_first_frame_seconds",
-            "From the arrival of the audio that the first chunk needs to its first frame.",
-            FIRST_FRAME_SECONDS_BUCKETS,
-        )
-        self.sessions = Counter(
-            "visavis_sessions", "Sessions by how they ended (gRPC status).", ["stage", "code"], registry=self.registry
-        )
+        self.sessions = self._counter("visavis_sessions", "Sessions by how they ended (gRPC status).", "code")
         self.slots = self._gauge("visavis_slots", "Sessions that fit at once.")
         self.used_slots = self._gauge("visavis_used_slots", "Sessions that run now.")
         self.chunks_in_flight = self._gauge("visavis_chunks_in_flight", "Chunks taken and not yet answered.")
         self.serving = self._gauge("visavis_serving", "1 while the service's health is SERVING.")
+        self.draining = self._gauge("visavis_draining", "1 while the service waits for its last sessions.")
+        self.redis_reachable = self._gauge("visavis_redis_reachable", "1 while Redis answers.")
+        self._rejected = self._counter(
+            "visavis_rejected_sessions", "Sessions that were refused before they began.", "reason", get_args(Refusal)
+        )
+        self._lease_conflicts = self._counter(
+            "visavis_lease_conflicts", "Sessions ended by another's lease.", "reason", get_args(LeaseConflict)
+        )
+        self._blocked_seconds = self._counter(
+            "visavis_blocked_seconds",
+            "Time in which sessions were held back: by the stage (read) or by their reader (write).",
+            "side",
+            get_args(BlockedSide),
+        )
+
+    def session_ended(self, code: str, reason: str, *, began: bool) -> None:
+        """A session ended with a gRPC status and a `VisavisError.reason` ("" for OK); `began`: it was taken before."""
+        self.sessions.labels(self.stage, code).inc()
+        if reason in get_args(LeaseConflict):
+            self._lease_conflicts.labels(self.stage, reason).inc()
+        if reason and not began:
+            self._rejected.labels(self.stage, reason).inc()
+
+    def blocked(self, side: BlockedSide, seconds: float) -> None:
+        """A session's stream waited: `read` before its next item was taken, `write` until an answer was taken."""
+        self._blocked_seconds.labels(self.stage, side).inc(seconds)
 
     def observe_worker(self, worker: WorkerView) -> None:
         """Exports the worker's load and memory, read at each scrape."""
-        self._gauge_of("visavis_worker_busy_fraction", "Part of the time the worker computes.").set_function(
+        self._gauge("visavis_worker_busy_fraction", "Part of the time the worker computes.").set_function(
             lambda: worker.busy_fraction
         )
-        self._gauge_of("visavis_worker_queue_depth", "Commands waiting for the worker.").set_function(
+        self._gauge("visavis_worker_queue_depth", "Commands waiting for the worker.").set_function(
             lambda: worker.queue_depth
         )
-        self._gauge_of("visavis_worker_resident_memory_bytes", "Memory of the worker process.").set_function(
+        self._gauge("visavis_worker_resident_memory_bytes", "Memory of the worker process.").set_function(
             lambda: resident_memory_bytes(worker.process_id)
         )
+
+    def describe_model(self, description: EngineDescription) -> None:
+        """Exports which model the warm engine runs."""
+        labels = ["stage", "model", "fingerprint", "random_weights"]
+        info = Gauge("visavis_model_info", "1; the labels say which model runs.", labels, registry=self.registry)
+        random_weights = str(description.random_weights).lower()
+        info.labels(self.stage, description.model_name, description.model_fingerprint, random_weights).set(1)
+
+    def _build_info(self) -> None:
+        labels = ["stage", "version", "python_version"]
+        info = Gauge("visavis_build_info", "1; the labels say what runs.", labels, registry=self.registry)
+        info.labels(self.stage, __version__, platform.python_version()).set(1)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...] = CHUNK_SECONDS_BUCKETS) -> Histogram:
         family = Histogram(name, text, ["stage"], registry=self.registry, buckets=buckets)
         return family.labels(self.stage)
 
     def _gauge(self, name: str, text: str) -> Gauge:
-        return self._gauge_of(name, text)
-
-    def _gauge_of(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ["stage"], registry=self.registry).labels(self.stage)
+
+    def _counter(self, name: str, text: str, label: str, values: tuple[str, ...] = ()) -> Counter:
+        family = Counter(name, text, ["stage", label], registry=self.registry)
+        for value in values:  # a counter that appears with its first event has no rate for it
+            family.labels(self.stage, value)
+        return family
 
 
 class MetricsServer:
