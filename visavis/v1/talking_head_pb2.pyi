@@ -510,19 +510,25 @@ class ChunksDropped(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     FIRST_CHUNK_INDEX_FIELD_NUMBER: _builtins.int
     LAST_CHUNK_INDEX_FIELD_NUMBER: _builtins.int
+    INPUT_POSITION_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     first_chunk_index: _builtins.int
     last_chunk_index: _builtins.int
+    @_builtins.property
+    def input_position(self) -> Global___InputPosition:
+        """As in a segment, at the end of the last of them."""
+
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         first_chunk_index: _builtins.int = ...,
         last_chunk_index: _builtins.int = ...,
+        input_position: Global___InputPosition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input_position", b"input_position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "first_chunk_index", b"first_chunk_index", "last_chunk_index", b"last_chunk_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "first_chunk_index", b"first_chunk_index", "input_position", b"input_position", "last_chunk_index", b"last_chunk_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
