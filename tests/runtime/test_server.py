@@ -24,6 +24,7 @@ from tests.runtime.tone_engine import HANG, KILL, SECRET
 from visavis.runtime.channels import open_channel
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.runtime.errors import Draining, LimitExceeded, WorkerLost, error_from_rpc
+from visavis.runtime.readiness import LIVENESS, STARTUP
 from visavis.runtime.redis_connection import RedisClient
 from visavis.runtime.registry import Registry, StageInstance
 from visavis.runtime.server import advertised_address
@@ -262,6 +263,49 @@ async def test_redis_down_at_start_and_later(start: Start) -> None:
                 await wait_for_health(channel, SERVING)
                 await speak(call, 3)
         await redis_server.stop()
+
+
+async def test_probes_ask_for_start_life_and_readiness_on_a_plain_port(start: Start, tmp_path: Path) -> None:
+    """Also with TLS: kubelet's gRPC probes speak none."""
+    authority = make_authority(tmp_path, "authority")
+    server = make_identity(tmp_path, "server", authority)
+    tls = {"TLS_CERTIFICATE": str(server.certificate), "TLS_KEY": str(server.key)}
+    probes = {"HEALTH_ADDRESS": "127.0.0.1:0", "TONE_WARM_UP_SECONDS": "1.0"}
+    async with start(ready=False, **tls, **probes) as service:
+        await service.wait_until_listening()
+        health = next(entry["health"] for entry in service.log() if entry["event"] == "listening")
+        async with open_channel(health, PLAIN) as channel:
+            assert await health_of(channel, LIVENESS) == SERVING
+            assert await health_of(channel, STARTUP) == NOT_SERVING
+            assert await health_of(channel) == NOT_SERVING
+            await service.wait_until_ready()
+            assert await health_of(channel, STARTUP) == SERVING
+            assert await health_of(channel) == SERVING
+            async with channel_to(service, client_tls(authority.certificate)) as talk, session(talk):
+                service.process.send_signal(signal.SIGTERM)
+                await wait_for_health(channel, NOT_SERVING)
+                assert await health_of(channel, LIVENESS) == SERVING
+                assert await health_of(channel, STARTUP) == SERVING
+        assert await service.exit_code() == 0
+
+
+async def test_a_full_service_is_ready(start: Start) -> None:
+    async with start(SLOTS="1", TONE_SLOTS="1") as service, channel_to(service) as channel, session(channel) as call:
+        await speak(call, 1)
+        assert await health_of(channel) == SERVING
+
+
+async def test_without_redis_a_service_has_started_and_is_not_ready(start: Start) -> None:
+    """Else a Redis that is away would restart every warm worker."""
+    async with start(ready=False, REDIS_URL="redis://127.0.0.1:1/0") as service:
+        await service.wait_until_listening()
+        async with channel_to(service) as channel:
+
+            async def started() -> bool:
+                return bool(await health_of(channel, STARTUP) == SERVING)
+
+            await wait_for(started)
+            assert await health_of(channel) == NOT_SERVING
 
 
 async def test_draining_waits_for_the_running_session(start: Start, redis: RedisClient) -> None:

@@ -24,6 +24,7 @@ def test_an_empty_environment_gives_defaults() -> None:
     settings = read_service_settings(read(), default_port=50051, default_slots=3)
     assert settings.listen_address == "127.0.0.1:50051"
     assert settings.slots == 3
+    assert settings.health_address == ""
     assert settings.tls.certificate is None
     assert settings.instance_id
 
@@ -62,6 +63,7 @@ def test_variables_are_read(tmp_path: Path) -> None:
         ("LISTEN_ADDRESS", "50051"),
         ("LISTEN_ADDRESS", "host:port"),
         ("LISTEN_ADDRESS", "host:70000"),
+        ("HEALTH_ADDRESS", "50060"),
         ("LOG_LEVEL", "LOUD"),
         ("TLS_CERTIFICATE", "/nowhere/cert.pem"),
         ("WORKER_PROCESSORS", "a,b"),

@@ -1,4 +1,10 @@
-"""When a service says SERVING: a pure rule over what is known, and the task that publishes it."""
+"""When a service says SERVING: a pure rule over what is known, and the task that publishes it.
+
+Three questions have an answer each, as a service name of the health protocol. `""` and the service's full name: can it
+take traffic? Full is still yes; warming up, draining, hung, or without Redis is no. `startup`: has it warmed up? A
+service that waits for Redis has, and must not be restarted for it. `liveness`: does the event loop answer? A hung
+worker is killed from inside, and a lost one ends the process, so nothing else needs a restart from outside.
+"""
 
 import asyncio
 import contextlib
@@ -10,6 +16,13 @@ from grpc_health.v1.health import OVERALL_HEALTH
 from grpc_health.v1.health import aio as health_aio
 
 from visavis.runtime.worker import Worker
+
+# Names of the health protocol beside "" and the service's own; for probes.
+STARTUP = "startup"
+LIVENESS = "liveness"
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +39,7 @@ class Conditions:
 
 
 class Readiness:
-    """Keeps the health service up to date, for "" and for the service's full name.
+    """Keeps the health service up to date.
 
     `first_serving` is set once, when everything is up for the first time.
     """
@@ -40,7 +53,7 @@ class Readiness:
         self._worker = worker
         self._on_change = on_change
         self._conditions = Conditions(worker_serving=False, redis_reachable=False, draining=False)
-        self._published: bool | None = None
+        self._published: dict[str, bool] = {}
         self._changed = asyncio.Event()
 
     @property
@@ -58,15 +71,14 @@ class Readiness:
     async def publish_now(self) -> None:
         """Brings the health service up to date with what is known."""
         self._conditions = replace(self._conditions, worker_serving=self._worker_serves())
-        serving = self.serving
-        if serving == self._published:
-            return
-        self._published = serving
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in self._names:
-            await self.servicer.set(name, status)
-        self._on_change(serving)
-        if serving:
+        changed = self.serving != self._published.get(OVERALL_HEALTH)
+        for name, serving in self._answers().items():
+            if self._published.get(name) != serving:
+                self._published[name] = serving
+                await self.servicer.set(name, _SERVING if serving else _NOT_SERVING)
+        if changed:
+            self._on_change(self.serving)
+        if self.serving:
             self.first_serving.set()
 
     async def publish_forever(self) -> None:
@@ -77,6 +89,10 @@ class Readiness:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.LOOK_SECONDS):
                     await self._changed.wait()
+
+    def _answers(self) -> dict[str, bool]:
+        started = self._worker is None or self._worker.description is not None
+        return {LIVENESS: True, STARTUP: started, **dict.fromkeys(self._names, self.serving)}
 
     def _worker_serves(self) -> bool:
         worker = self._worker

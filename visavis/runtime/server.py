@@ -35,6 +35,7 @@ from visavis.runtime.settings import (
 from visavis.runtime.slots import SlotPool
 from visavis.runtime.telemetry import Metrics, MetricsServer
 from visavis.runtime.tls import server_credentials
+from visavis.runtime.tracing import open_tracing
 from visavis.runtime.worker import Worker
 
 # What evicted sessions get to write their status, and what answers in flight get to be sent.
@@ -59,8 +60,8 @@ def run_main(build: Callable[[Environment], tuple[ServiceDefinition, ServiceSett
 def run_service(definition: ServiceDefinition, settings: ServiceSettings) -> int:
     """Runs until SIGTERM or SIGINT (drains, returns 0) or until the worker is lost (returns 1).
 
-    Prints one JSON line on stdout when ready: event, stage, instance_id, address, metrics. Logs go to stderr. A
-    second signal ends the process at once.
+    Prints one JSON line on stdout when ready: event, stage, instance_id, address, metrics and, where there is one,
+    health. Logs go to stderr. A second signal ends the process at once.
     """
     configure_logging(stage=definition.stage, instance_id=settings.instance_id, level=settings.log_level)
     try:
@@ -78,6 +79,7 @@ class Service:
         self._settings = settings
         self._stop = asyncio.Event()
         self._metrics = Metrics(definition.stage)
+        self._tracing = open_tracing(settings.tracing, stage=definition.stage, instance_id=settings.instance_id)
         self._slots = SlotPool(settings.slots, retry_after_seconds=settings.retry_after_seconds)
         self._worker = self._create_worker()
         self._readiness = Readiness(definition.grpc_name, self._worker, self._note_serving)
@@ -87,6 +89,7 @@ class Service:
         """Starts everything, waits for the end, drains. Returns the exit code."""
         self._listen_for_signals()
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._tracing.close)
             redis = connect_redis(self._settings.redis)
             stack.push_async_callback(redis.aclose)
             runtime = self._runtime(redis)
@@ -130,6 +133,7 @@ class Service:
             registry=Registry(redis, heartbeat_seconds=settings.heartbeat_seconds, timeout_seconds=timeout_seconds),
             slots=self._slots,
             metrics=self._metrics,
+            tracing=self._tracing,
             worker=self._worker,
         )
 
@@ -145,13 +149,30 @@ class Service:
             address = self._bind_port(server)
             metrics_server = MetricsServer(self._settings.metrics_address, self._metrics.registry)
             try:
-                await server.start()
-                self._addresses = {"address": address, "metrics": metrics_server.address}
-                logger.info("listening", extra=self._addresses)
-                yield server
+                async with self._serving_health() as health:
+                    await server.start()
+                    self._addresses = {"address": address, "metrics": metrics_server.address, **health}
+                    logger.info("listening", extra=self._addresses)
+                    yield server
             finally:
                 await server.stop(0)
                 await asyncio.to_thread(metrics_server.stop)
+
+    @asynccontextmanager
+    async def _serving_health(self) -> AsyncIterator[dict[str, str]]:
+        """The health service alone on a port of its own, in plain text; gives its address, or nothing without one."""
+        if not self._settings.health_address:
+            yield {}
+            return
+        server = grpc.aio.server(options=server_options())
+        health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
+        host, _ = split_address(self._settings.health_address)
+        port = server.add_insecure_port(self._settings.health_address)
+        await server.start()
+        try:
+            yield {"health": join_address(host, port)}
+        finally:
+            await server.stop(0)
 
     def _bind_port(self, server: grpc.aio.Server) -> str:
         host, _ = split_address(self._settings.listen_address)

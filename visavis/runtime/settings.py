@@ -56,6 +56,16 @@ class Environment:
             raise SettingsError(f"{PREFIX}{name} is {number}; use at least {minimum} seconds")
         return number
 
+    def ratio(self, name: str, default: float) -> float:
+        value = self.text(name, str(default))
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0.0 <= number <= 1.0:  # also refuses NaN
+            raise SettingsError(f"{PREFIX}{name} is {value!r}; use a number from 0 to 1")
+        return number
+
     def flag(self, name: str, *, default: bool) -> bool:
         value = self.text(name, "true" if default else "false").lower()
         if value in ("1", "true", "yes", "on"):
@@ -108,6 +118,16 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where spans go. What is not set here, OTEL_* variables say (headers, certificate, timeout)."""
+
+    # Of an OTLP collector's gRPC port, http:// (plain text) or https://; empty: nothing is traced.
+    endpoint: str
+    # Part of the sessions that are traced, where the caller has not decided it.
+    sampled_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """The worker process that owns the device."""
 
@@ -136,6 +156,8 @@ class ServiceSettings:
     # host:port; port 0 takes a free one.
     listen_address: str
     metrics_address: str
+    # host:port of a second port with nothing but the health service, always in plain text; empty means none.
+    health_address: str
     # host or host:port under which the gateway reaches this instance; empty derives it from the bound address.
     advertise_address: str
     slots: int
@@ -150,6 +172,7 @@ class ServiceSettings:
     log_level: str
     redis: RedisSettings
     tls: TlsSettings
+    tracing: TracingSettings
     worker: WorkerSettings
 
 
@@ -161,6 +184,7 @@ def read_service_settings(
         instance_id=environment.text("INSTANCE_ID", "") or default_instance_id(),
         listen_address=_address(environment, "LISTEN_ADDRESS", f"127.0.0.1:{default_port}"),
         metrics_address=_address(environment, "METRICS_ADDRESS", "127.0.0.1:0"),
+        health_address=_address(environment, "HEALTH_ADDRESS", "", optional=True),
         advertise_address=environment.text("ADVERTISE_ADDRESS", ""),
         slots=environment.integer("SLOTS", default_slots, minimum=1, maximum=10_000),
         max_in_flight=environment.integer("MAX_IN_FLIGHT", 3, minimum=1, maximum=64),
@@ -172,6 +196,7 @@ def read_service_settings(
         log_level=environment.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
         redis=read_redis_settings(environment),
         tls=read_tls_settings(environment),
+        tracing=read_tracing_settings(environment),
         worker=read_worker_settings(environment),
     )
 
@@ -196,6 +221,13 @@ def read_tls_settings(environment: Environment) -> TlsSettings:
     if settings.client_authority is not None and settings.certificate is None:
         raise SettingsError(f"{PREFIX}TLS_CLIENT_AUTHORITY needs {PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY")
     return settings
+
+
+def read_tracing_settings(environment: Environment) -> TracingSettings:
+    endpoint = environment.text("OTLP_ENDPOINT", "")
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise SettingsError(f"{PREFIX}OTLP_ENDPOINT is {endpoint!r}; use http://host:4317 or https://host:4317")
+    return TracingSettings(endpoint=endpoint, sampled_ratio=environment.ratio("TRACE_RATIO", 1.0))
 
 
 def read_worker_settings(environment: Environment) -> WorkerSettings:
@@ -229,8 +261,10 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _address(environment: Environment, name: str, default: str) -> str:
+def _address(environment: Environment, name: str, default: str, *, optional: bool = False) -> str:
     address = environment.text(name, default)
+    if optional and not address:
+        return address
     try:
         split_address(address)
     except ValueError as error:
