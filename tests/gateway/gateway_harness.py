@@ -19,6 +19,7 @@ from visavis.runtime.service import ServiceRuntime
 from visavis.runtime.settings import Environment
 from visavis.runtime.slots import SlotPool
 from visavis.runtime.telemetry import Metrics
+from visavis.runtime.tracing import NO_TRACING
 from visavis.v1 import talking_head_pb2
 from visavis.v1.talking_head_pb2 import ConsentRecord, RegisterAvatarRequest
 from visavis.v1.talking_head_pb2_grpc import TalkingHeadServiceStub
@@ -94,6 +95,7 @@ def _runtime(settings: GatewaySettings) -> ServiceRuntime:
         registry=Registry(redis, heartbeat_seconds=60, timeout_seconds=timeout_seconds),
         slots=SlotPool(settings.service.slots, retry_after_seconds=2),
         metrics=Metrics("gateway"),
+        tracing=NO_TRACING,
         worker=None,
     )
 

@@ -42,6 +42,7 @@ from visavis.runtime.settings import RedisSettings
 from visavis.runtime.slots import SlotPool
 from visavis.runtime.stage import CompleteReady, SessionScope, Stage, StageSession, no_scope
 from visavis.runtime.telemetry import Metrics
+from visavis.runtime.tracing import NO_TRACING
 from visavis.runtime.worker import Worker
 from visavis.v1 import audio_encoder_pb2, audio_encoder_pb2_grpc, generator_pb2
 
@@ -91,7 +92,7 @@ def serve(start_worker: StartWorker) -> Serve:
     ) -> AsyncIterator[Served]:
         worker = await start_worker(engine or ToneSettings(slots=slots), worker_settings(hang_seconds=hang_seconds))
         pool, metrics = SlotPool(slots, retry_after_seconds=1.5), Metrics("audio_encoder")
-        stage = Stage(worker, pool, metrics, max_in_flight=max_in_flight, config_timeout_seconds=0.3)
+        stage = Stage(worker, pool, metrics, NO_TRACING, max_in_flight=max_in_flight, config_timeout_seconds=0.3)
         server = grpc.aio.server(options=server_options())
         audio_encoder_pb2_grpc.add_AudioEncoderServiceServicer_to_server(Servicer(stage, scope), server)
         address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

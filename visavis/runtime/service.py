@@ -15,6 +15,7 @@ from visavis.runtime.settings import ServiceSettings
 from visavis.runtime.slots import SlotPool
 from visavis.runtime.stage import Stage
 from visavis.runtime.telemetry import Metrics
+from visavis.runtime.tracing import Tracing
 from visavis.runtime.worker import Worker
 
 
@@ -38,6 +39,7 @@ class ServiceRuntime:
     registry: Registry
     slots: SlotPool
     metrics: Metrics
+    tracing: Tracing
     # None for a service without an engine (the gateway).
     worker: Worker | None
 
@@ -56,6 +58,7 @@ class ServiceRuntime:
             self.worker,
             self.slots,
             self.metrics,
+            self.tracing,
             max_in_flight=self.settings.max_in_flight,
             config_timeout_seconds=self.settings.config_timeout_seconds,
         )

@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from google.protobuf.message import Message
@@ -15,8 +14,10 @@ from visavis.runtime.boundary import answer, next_request
 from visavis.runtime.chunk_order import ChunkPosition
 from visavis.runtime.errors import DeadlineMissed, InvalidInput, VisavisError, as_visavis_error
 from visavis.runtime.session_id import check_session_id
+from visavis.runtime.session_watch import SessionWatch
 from visavis.runtime.slots import SlotPool
 from visavis.runtime.telemetry import Metrics
+from visavis.runtime.tracing import Span, Tracing, traceparent_of
 from visavis.runtime.worker import Worker, WorkerSession
 
 logger = logging.getLogger(__name__)
@@ -37,14 +38,18 @@ class StreamRules:
     # Raise InvalidInput for what breaks a rule of the contract (sizes, ranges). Must be quick: they run on the loop.
     check_config: Callable[[Any], None]
     check_item: Callable[[Any], None]
-    # Whether an output is the last one of its item.
+    # Whether an output is the last one of its item, which carries the item's timing.
     completes_item: Callable[[Any], bool] = lambda output: True
+    # Hears of every output; for the stage's own metrics.
+    on_output: Callable[[Any], None] = lambda output: None
 
 
 class WritingContext(Protocol):
     """What the handler needs of grpc.aio's servicer context."""
 
     async def write(self, message: Any) -> None: ...
+
+    def invocation_metadata(self) -> Any: ...
 
     async def abort(self, code: Any, details: str, trailing_metadata: Any) -> Any: ...
 
@@ -88,7 +93,7 @@ class _Flow:
 
     permits: asyncio.Semaphore
     max_in_flight: int
-    arrivals: deque[float] = field(default_factory=deque)
+    watch: SessionWatch
 
 
 class Stage:
@@ -99,6 +104,7 @@ class Stage:
         worker: Worker,
         slots: SlotPool,
         metrics: Metrics,
+        tracing: Tracing,
         *,
         max_in_flight: int,
         config_timeout_seconds: float,
@@ -106,6 +112,7 @@ class Stage:
         self._worker = worker
         self._slots = slots
         self._metrics = metrics
+        self._tracing = tracing
         self._max_in_flight = max_in_flight
         self._config_timeout_seconds = config_timeout_seconds
 
@@ -134,7 +141,12 @@ class Stage:
         if config is None:
             return
         session = StageSession(config.session_id, config)
-        report = _SessionReport(self._metrics, session.session_id)
+        span = self._tracing.start(
+            f"{self._metrics.stage} session",
+            traceparent_of(context.invocation_metadata()),
+            attributes={"visavis.session_id": session.session_id},
+        )
+        report = _SessionReport(self._metrics, span, session.session_id)
         with report, self._slots.claim(session.fail) as slot:
             self._worker.check_serving()
             async with scope(session) as complete_ready:
@@ -145,7 +157,8 @@ class Stage:
                     await context.write(rules.response_type(ready=ready))
                     report.began = True
                     logger.info("session begins", extra={"session_id": session.session_id})
-                    await self._relay(requests, context, rules, worker_session)
+                    watch = SessionWatch(self._metrics, self._tracing, span.traceparent)
+                    await self._relay(requests, context, rules, worker_session, watch)
                 finally:
                     worker_session.close()
                     slot.free()
@@ -165,30 +178,35 @@ class Stage:
         return first.config
 
     async def _relay(
-        self, requests: AsyncIterator[Any], context: WritingContext, rules: StreamRules, session: WorkerSession
+        self,
+        requests: AsyncIterator[Any],
+        context: WritingContext,
+        rules: StreamRules,
+        session: WorkerSession,
+        watch: SessionWatch,
     ) -> None:
-        flow = _Flow(asyncio.Semaphore(self._max_in_flight), self._max_in_flight)
+        flow = _Flow(asyncio.Semaphore(self._max_in_flight), self._max_in_flight, watch)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read_items(requests, rules, session, flow))
                 await self._write_outputs(context, rules, session, flow)
         finally:
-            self._metrics.chunks_in_flight.dec(len(flow.arrivals))
+            watch.close()
 
     async def _read_items(
         self, requests: AsyncIterator[Any], rules: StreamRules, session: WorkerSession, flow: _Flow
     ) -> None:
         position = ChunkPosition()
         while True:
-            await flow.permits.acquire()
+            with flow.watch.blocked("read"):
+                await flow.permits.acquire()
             request = await next_request(requests)
             if request is None:
                 break
             item = _item_of(request, rules)
             position = position.advance(item.header, field=rules.item_field)
             rules.check_item(item)
-            flow.arrivals.append(time.monotonic())
-            self._metrics.chunks_in_flight.inc()
+            flow.watch.arrived(item.header)
             session.submit(item)
         for _ in range(flow.max_in_flight - 1):  # all permits back: every item is answered
             await flow.permits.acquire()
@@ -199,26 +217,22 @@ class Stage:
     ) -> None:
         async for output in session:
             completes = rules.completes_item(output)
+            rules.on_output(output)
             if completes:
-                self._observe(output, flow.arrivals.popleft())
-            await context.write(rules.response_type(**{rules.output_field: output}))
+                flow.watch.answered(output.timing)
+            with flow.watch.blocked("write"):
+                await context.write(rules.response_type(**{rules.output_field: output}))
             if completes:
                 flow.permits.release()
 
-    def _observe(self, output: Any, arrived: float) -> None:
-        self._metrics.chunks_in_flight.dec()
-        self._metrics.chunk_duration_seconds.observe(time.monotonic() - arrived)
-        if output.HasField("timing"):
-            self._metrics.chunk_queued_seconds.observe(output.timing.queued.ToNanoseconds() / 1e9)
-            self._metrics.chunk_computed_seconds.observe(output.timing.computed.ToNanoseconds() / 1e9)
-
 
 class _SessionReport:
-    """Logs how a session ended, once, and counts it by its status."""
+    """Logs how a session ended, once, counts it by its status, and ends its span."""
 
-    def __init__(self, metrics: Metrics, session_id: str) -> None:
+    def __init__(self, metrics: Metrics, span: Span, session_id: str) -> None:
         self.began = False
         self._metrics = metrics
+        self._span = span
         self._session_id = session_id
         self._started = time.monotonic()
 
@@ -237,6 +251,7 @@ class _SessionReport:
 
     def _log(self, code: str, reason: str) -> None:
         self._metrics.session_ended(code, reason, began=self.began)
+        self._span.end(reason)
         seconds = round(time.monotonic() - self._started, 3)
         fields = {"session_id": self._session_id, "code": code, "reason": reason, "seconds": seconds}
         logger.info("session ends", extra=fields)

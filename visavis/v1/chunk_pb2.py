@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from visavis.v1 import tensor_pb2 as visavis_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16visavis/v1/chunk.proto\x12\nvisavis.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17visavis/v1/tensor.proto\"\xa4\x01\n\x0b\x43hunkHeader\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x14\n\x0cutterance_id\x18\x02 \x01(\x04\x12\x13\n\x0b\x63hunk_index\x18\x03 \x01(\x04\x12\x0c\n\x04idle\x18\x04 \x01(\x08\x12\x33\n\x10time_to_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10restart_pictures\x18\x06 \x01(\x08\"1\n\x0b\x43hunkBorder\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0b\x63hunk_index\x18\x02 \x01(\x04\"8\n\x08\x44raining\x12,\n\ttime_left\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\rSpeechLatents\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkHeader\x12#\n\x07latents\x18\x02 \x01(\x0b\x32\x12.visavis.v1.Tensor\"\\\n\x0cVideoLatents\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkHeader\x12#\n\x07latents\x18\x02 \x01(\x0b\x32\x12.visavis.v1.Tensor\"e\n\x0bStageTiming\x12)\n\x06queued\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63omputed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\rModelIdentity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x16\n\x0erandom_weights\x18\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16visavis/v1/chunk.proto\x12\nvisavis.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17visavis/v1/tensor.proto\"\xb9\x01\n\x0b\x43hunkHeader\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x14\n\x0cutterance_id\x18\x02 \x01(\x04\x12\x13\n\x0b\x63hunk_index\x18\x03 \x01(\x04\x12\x0c\n\x04idle\x18\x04 \x01(\x08\x12\x33\n\x10time_to_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10restart_pictures\x18\x06 \x01(\x08\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\"1\n\x0b\x43hunkBorder\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x13\n\x0b\x63hunk_index\x18\x02 \x01(\x04\"8\n\x08\x44raining\x12,\n\ttime_left\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"]\n\rSpeechLatents\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkHeader\x12#\n\x07latents\x18\x02 \x01(\x0b\x32\x12.visavis.v1.Tensor\"\\\n\x0cVideoLatents\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkHeader\x12#\n\x07latents\x18\x02 \x01(\x0b\x32\x12.visavis.v1.Tensor\"e\n\x0bStageTiming\x12)\n\x06queued\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x63omputed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\rModelIdentity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x16\n\x0erandom_weights\x18\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'visavis.v1.chunk_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CHUNKHEADER']._serialized_start=96
-  _globals['_CHUNKHEADER']._serialized_end=260
-  _globals['_CHUNKBORDER']._serialized_start=262
-  _globals['_CHUNKBORDER']._serialized_end=311
-  _globals['_DRAINING']._serialized_start=313
-  _globals['_DRAINING']._serialized_end=369
-  _globals['_SPEECHLATENTS']._serialized_start=371
-  _globals['_SPEECHLATENTS']._serialized_end=464
-  _globals['_VIDEOLATENTS']._serialized_start=466
-  _globals['_VIDEOLATENTS']._serialized_end=558
-  _globals['_STAGETIMING']._serialized_start=560
-  _globals['_STAGETIMING']._serialized_end=661
-  _globals['_MODELIDENTITY']._serialized_start=663
-  _globals['_MODELIDENTITY']._serialized_end=737
+  _globals['_CHUNKHEADER']._serialized_end=281
+  _globals['_CHUNKBORDER']._serialized_start=283
+  _globals['_CHUNKBORDER']._serialized_end=332
+  _globals['_DRAINING']._serialized_start=334
+  _globals['_DRAINING']._serialized_end=390
+  _globals['_SPEECHLATENTS']._serialized_start=392
+  _globals['_SPEECHLATENTS']._serialized_end=485
+  _globals['_VIDEOLATENTS']._serialized_start=487
+  _globals['_VIDEOLATENTS']._serialized_end=579
+  _globals['_STAGETIMING']._serialized_start=581
+  _globals['_STAGETIMING']._serialized_end=682
+  _globals['_MODELIDENTITY']._serialized_start=684
+  _globals['_MODELIDENTITY']._serialized_end=758
 # @@protoc_insertion_point(module_scope)

@@ -32,6 +32,7 @@ class ChunkHeader(_message.Message):
     IDLE_FIELD_NUMBER: _builtins.int
     TIME_TO_DEADLINE_FIELD_NUMBER: _builtins.int
     RESTART_PICTURES_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """Grows by one at each interruption; the first epoch is 1. A stage drops what carries an older epoch."""
     utterance_id: _builtins.int
@@ -41,6 +42,8 @@ class ChunkHeader(_message.Message):
     """True when the chunk holds no speech: the face goes on living in silence."""
     restart_pictures: _builtins.bool
     """Frames before this chunk were dropped on their way: the picture codec starts anew with its first frame."""
+    traceparent: _builtins.str
+    """W3C trace context of the chunk at the sender; empty where nothing is traced."""
     @_builtins.property
     def time_to_deadline(self) -> _duration_pb2.Duration:
         """Time left, at the moment of sending, until the chunk's first frame is due; the earliest is served first."""
@@ -54,10 +57,11 @@ class ChunkHeader(_message.Message):
         idle: _builtins.bool = ...,
         time_to_deadline: _duration_pb2.Duration | None = ...,
         restart_pictures: _builtins.bool = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time_to_deadline", b"time_to_deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_index", b"chunk_index", "epoch", b"epoch", "idle", b"idle", "restart_pictures", b"restart_pictures", "time_to_deadline", b"time_to_deadline", "utterance_id", b"utterance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_index", b"chunk_index", "epoch", b"epoch", "idle", b"idle", "restart_pictures", b"restart_pictures", "time_to_deadline", b"time_to_deadline", "traceparent", b"traceparent", "utterance_id", b"utterance_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
