@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.runtime.certificates import make_authority, make_identity
+from tests.runtime.kubernetes_api import kubernetes_api
 from tests.runtime.messages import chunk_request, config_request
 from tests.runtime.processes import is_alive, wait_until_dead
 from tests.runtime.tone_engine import HANG, KILL, SECRET
@@ -306,6 +307,20 @@ async def test_without_redis_a_service_has_started_and_is_not_ready(start: Start
 
             await wait_for(started)
             assert await health_of(channel) == NOT_SERVING
+
+
+async def test_sessions_are_the_pods_deletion_cost(start: Start, tmp_path: Path) -> None:
+    tmp_path.joinpath("token").write_text("secret")
+    pod = {"POD_NAME": "tone-1", "POD_NAMESPACE": "visavis", "POD_DELETION_COST_SECONDS": "0.1"}
+    with kubernetes_api("secret") as api:
+        async with (
+            start(KUBERNETES_URL=api.url, POD_CREDENTIALS=str(tmp_path), **pod) as service,
+            channel_to(service) as channel,
+        ):
+            async with session(channel) as call:
+                await speak(call, 1)
+                await asyncio.to_thread(api.wait_for_cost, "1")
+            await asyncio.to_thread(api.wait_for_cost, "0")
 
 
 async def test_draining_waits_for_the_running_session(start: Start, redis: RedisClient) -> None:

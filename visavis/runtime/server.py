@@ -21,6 +21,7 @@ from visavis.runtime.channels import server_options
 from visavis.runtime.errors import Draining, StateStoreUnavailable, VisavisError
 from visavis.runtime.json_logs import configure_logging
 from visavis.runtime.leases import LeaseStore
+from visavis.runtime.pod_deletion_cost import PodDeletionCost
 from visavis.runtime.readiness import Readiness
 from visavis.runtime.redis_connection import RedisClient, connect_redis, redis_reply
 from visavis.runtime.registry import Registry, StageInstance
@@ -100,6 +101,8 @@ class Service:
                 start_task(self._readiness.publish_forever())
                 start_task(self._watch_redis(redis))
                 start_task(self._announce_when_ready())
+                if self._settings.pod is not None:
+                    start_task(PodDeletionCost(self._settings.pod, lambda: self._slots.used_slots).follow())
                 exit_code = await self._until_stopped(runtime.registry, start_task)
                 await self._drain()
             # Only now, or a last heartbeat would bring the instance back.

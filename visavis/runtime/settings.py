@@ -149,6 +149,20 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PodSettings:
+    """The Kubernetes pod this process runs in, for its deletion cost."""
+
+    name: str
+    namespace: str
+    # Of the API server.
+    kubernetes_url: str
+    # Folder with `token` and `ca.crt`.
+    credentials: Path
+    # At most one write in this time.
+    deletion_cost_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSettings:
     """One service process."""
 
@@ -171,6 +185,8 @@ class ServiceSettings:
     lease_seconds: float
     log_level: str
     redis: RedisSettings
+    # None outside Kubernetes, and where the pod may not write its annotation.
+    pod: PodSettings | None
     tls: TlsSettings
     tracing: TracingSettings
     worker: WorkerSettings
@@ -195,6 +211,7 @@ def read_service_settings(
         lease_seconds=environment.seconds("LEASE_SECONDS", 15.0, minimum=0.1),
         log_level=environment.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
         redis=read_redis_settings(environment),
+        pod=read_pod_settings(environment),
         tls=read_tls_settings(environment),
         tracing=read_tracing_settings(environment),
         worker=read_worker_settings(environment),
@@ -206,6 +223,19 @@ def read_redis_settings(environment: Environment) -> RedisSettings:
         url=environment.text("REDIS_URL", "redis://127.0.0.1:6379/0"),
         timeout_seconds=environment.seconds("REDIS_TIMEOUT_SECONDS", 2.0, minimum=0.01),
     )
+
+
+def read_pod_settings(environment: Environment) -> PodSettings | None:
+    """None unless VISAVIS_POD_NAME names the pod."""
+    name, namespace = environment.text("POD_NAME", ""), environment.text("POD_NAMESPACE", "")
+    if bool(name) != bool(namespace):
+        raise SettingsError(f"{PREFIX}POD_NAME and {PREFIX}POD_NAMESPACE belong together; set both or none")
+    url = environment.text("KUBERNETES_URL", "https://kubernetes.default.svc").rstrip("/")
+    if not url.startswith(("https://", "http://")):
+        raise SettingsError(f"{PREFIX}KUBERNETES_URL is {url!r}; use https://host:port")
+    credentials = environment.text("POD_CREDENTIALS", "/var/run/secrets/kubernetes.io/serviceaccount")
+    seconds = environment.seconds("POD_DELETION_COST_SECONDS", 30.0, minimum=0.05)
+    return PodSettings(name, namespace, url, Path(credentials), seconds) if name else None
 
 
 def read_tls_settings(environment: Environment) -> TlsSettings:
