@@ -266,10 +266,13 @@ class ResumeSession(_message.Message):
     LAST_FRAME_INDEX_FIELD_NUMBER: _builtins.int
     INPUT_POSITION_FIELD_NUMBER: _builtins.int
     PARTIAL_CHUNK_POSITION_FIELD_NUMBER: _builtins.int
+    IN_UTTERANCE_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     epoch: _builtins.int
     """Of the last frame the client received; 0 when it received none."""
     last_frame_index: _builtins.int
+    in_utterance: _builtins.bool
+    """Whether an utterance has begun at `input_position` that has not ended there."""
     @_builtins.property
     def input_position(self) -> Global___InputPosition:
         """`VideoSegment.input_position` of the last chunk received completely, of this epoch or before; the client sends its
@@ -288,10 +291,11 @@ class ResumeSession(_message.Message):
         last_frame_index: _builtins.int = ...,
         input_position: Global___InputPosition | None = ...,
         partial_chunk_position: Global___InputPosition | None = ...,
+        in_utterance: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input_position", b"input_position", "partial_chunk_position", b"partial_chunk_position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "input_position", b"input_position", "last_frame_index", b"last_frame_index", "partial_chunk_position", b"partial_chunk_position", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "in_utterance", b"in_utterance", "input_position", b"input_position", "last_frame_index", b"last_frame_index", "partial_chunk_position", b"partial_chunk_position", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
