@@ -70,6 +70,12 @@ async def use(redis: RedisClient) -> None:
     with pytest.raises(LeaseLost):
         await store.renew(lease)
     assert await store.current("s1") == later
+    later = await store.claim("s1", "g3", take_over_token=later.token)
+    await store.write_fenced(
+        "s1", later.token, values={"a": b"1", "b": b"2"}, keep=["c"], remove=["d"], expire_seconds=9
+    )
+    with pytest.raises(LeaseLost):
+        await store.write_fenced("s1", lease.token, values={"a": b"3"}, expire_seconds=9)
     assert await store.release(later)
     registry = Registry(redis, heartbeat_seconds=5.0, timeout_seconds=2.0)
     await registry.heartbeat(GENERATOR)

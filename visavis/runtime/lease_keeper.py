@@ -33,12 +33,15 @@ class LeaseKeeper:
         session_id: str,
         holder: str,
         on_lost: Callable[[VisavisError], None] | None = None,
+        *,
+        take_over_token: int = 0,
     ) -> None:
         self.lost = asyncio.Event()
         self._store = store
         self._session_id = session_id
         self._holder = holder
         self._on_lost = on_lost
+        self._take_over_token = take_over_token
         self._lease: Lease | None = None
         self._renewing: asyncio.Task[None] | None = None
 
@@ -49,7 +52,9 @@ class LeaseKeeper:
         return self._lease
 
     async def __aenter__(self) -> Self:
-        claiming = asyncio.create_task(self._store.claim(self._session_id, self._holder))
+        claiming = asyncio.create_task(
+            self._store.claim(self._session_id, self._holder, take_over_token=self._take_over_token)
+        )
         try:
             self._lease = await asyncio.shield(claiming)
         except asyncio.CancelledError:
