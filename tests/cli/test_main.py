@@ -36,6 +36,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("data",),
         ("data", "portrait"),
         ("info",),
+        ("health",),
+        ("model",),
+        ("model", "fetch"),
     ],
 )
 def test_every_command_explains_itself(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 from visavis.cli.data import add_data_commands
 from visavis.cli.errors import CommandError
+from visavis.cli.model import add_model_commands
 
 _INTERRUPTED: Final = 130
 _WRITE_FAILED: Final = 1
@@ -58,8 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_bench(commands)
     _add_import_ltx(commands)
+    add_model_commands(commands)
     add_data_commands(commands)
     _add_info(commands)
+    _add_health(commands)
     return parser
 
 
@@ -200,6 +203,23 @@ def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         parser.set_defaults(only_version=name == "version")
         if name == "info":
             parser.add_argument("--server", metavar="ADDRESS", help="host:port of a gateway")
+
+
+def _add_health(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(
+        commands,
+        "health",
+        "visavis.cli.health",
+        "Ask a service for its health: exit code 0 when it serves.",
+        "Of the health port (VISAVIS_HEALTH_ADDRESS), or of the service's own port where that has no TLS.",
+    )
+    parser.add_argument("address", metavar="ADDRESS", help="host:port")
+    parser.add_argument("--service", default="", metavar="NAME", help="startup, liveness; by default: can it serve?")
+    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="to wait for an answer (%(default)s)")
+
+
+def _add_preset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", default="mini", metavar="NAME", help="preset or model folder (%(default)s)")
 
 
 def _add_preset(parser: argparse.ArgumentParser) -> None:
