@@ -20,6 +20,7 @@ from visavis import __version__
 from visavis.contract import CHUNK_SECONDS, FRAME_RATE
 from visavis.runtime.boundary import answer
 from visavis.runtime.errors import InvalidInput
+from visavis.runtime.tracing import traceparent_of
 from visavis.v1 import generator_pb2, media_pb2, talking_head_pb2_grpc
 from visavis.v1.chunk_pb2 import ModelIdentity
 from visavis.v1.talking_head_pb2 import (
@@ -58,7 +59,10 @@ class TalkingHeadServicer(talking_head_pb2_grpc.TalkingHeadServiceServicer):
         self._avatars = avatars
 
     async def Talk(self, request_iterator: AsyncIterator[TalkRequest], context: Context) -> None:
-        await answer(context, self._sessions.serve(request_iterator, context.write))
+        await answer(
+            context,
+            self._sessions.serve(request_iterator, context.write, traceparent_of(context.invocation_metadata())),
+        )
 
     async def RegisterAvatar(self, request: RegisterAvatarRequest, context: Context) -> RegisterAvatarResponse:
         return await _answered(context, self._register(request))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from gateway.segments import duration
 from gateway.timeline import TimelineChunk
 from visavis.contract import CHUNK_FRAMES
+from visavis.runtime.tracing import Span
 from visavis.v1.chunk_pb2 import ChunkHeader
 from visavis.v1.decoder_pb2 import DecodedPictures
 from visavis.v1.talking_head_pb2 import ChunkTiming
@@ -17,6 +18,7 @@ class ChunkRecord:
     """One chunk, from its issue until its frames are written or dropped."""
 
     chunk: TimelineChunk
+    span: Span
     timing: ChunkTiming = field(default_factory=ChunkTiming)
     frames_decoded: int = 0
     first_frame_written: bool = False
@@ -30,6 +32,7 @@ class ChunkRecord:
             chunk_index=self.chunk.chunk_index,
             idle=self.chunk.idle,
             time_to_deadline=duration(self.chunk.due_at - now),
+            traceparent=self.span.traceparent,
         )
 
     def add_pictures(self, pictures: DecodedPictures) -> None:

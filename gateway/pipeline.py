@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias
 
 from gateway.chunk_record import ChunkRecord
+from gateway.session_watch import SessionWatch
 from gateway.stages import SessionStages
 from gateway.timeline import TimelineChunk
 from visavis.v1.audio_encoder_pb2 import EncodeRequest, SpeechChunk
@@ -22,14 +23,15 @@ class Pipeline:
     `relay_speech` and `relay_video` must run meanwhile. Every method raises `StageUnavailable` when a stage fails.
     """
 
-    def __init__(self, stages: SessionStages, clock: Clock) -> None:
+    def __init__(self, stages: SessionStages, clock: Clock, watch: SessionWatch) -> None:
         self._stages = stages
         self._clock = clock
+        self._watch = watch
         self._records: dict[int, ChunkRecord] = {}
 
     async def submit(self, chunk: TimelineChunk) -> None:
         """Send a chunk to the audio encoder."""
-        record = self._records[chunk.chunk_index] = ChunkRecord(chunk)
+        record = self._records[chunk.chunk_index] = self._watch.chunk_begins(chunk)
         speech = SpeechChunk(
             header=record.header(self._clock()),
             samples=chunk.samples_S.astype("<f4").tobytes(),

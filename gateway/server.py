@@ -54,12 +54,13 @@ def _bind_with(settings: GatewaySettings) -> Bind:
 
 def _servicer(settings: GatewaySettings, runtime: ServiceRuntime, channels: ChannelPool) -> TalkingHeadServicer:
     timeout_seconds = settings.service.redis.timeout_seconds
-    stages = Stages(runtime.registry, channels, settings.stages)
+    metrics = GatewayMetrics(runtime.metrics)
+    stages = Stages(runtime.registry, channels, settings.stages, metrics)
     avatars = AvatarStore(runtime.redis, timeout_seconds=timeout_seconds)
     records = SessionRecords(
         runtime.redis, refresh_seconds=settings.session.record_seconds, timeout_seconds=timeout_seconds
     )
     runtime.metrics.slots.set(runtime.slots.slots)
     runtime.metrics.used_slots.set_function(lambda: runtime.slots.used_slots)
-    sessions = Sessions(settings, stages, avatars, records, runtime.slots, GatewayMetrics(runtime.metrics))
+    sessions = Sessions(settings, stages, avatars, records, runtime.slots, metrics, runtime.tracing)
     return TalkingHeadServicer(sessions, stages, avatars)

@@ -14,10 +14,10 @@ from typing import Final, TypeAlias
 
 from gateway.audio_format import PcmFormat
 from gateway.chunk_record import ChunkRecord
-from gateway.metrics import GatewayMetrics
 from gateway.pipeline import Clock, Pipeline
 from gateway.request_order import RequestOrder
 from gateway.segments import build_segment, duration
+from gateway.session_watch import SessionWatch
 from gateway.stages import SessionStages
 from gateway.timeline import Output, StarvedNotice, Timeline, TimelineChunk, TimelineRules, UtteranceEndedNotice
 from visavis.runtime.errors import DeadlineMissed, SessionAborted, VisavisError
@@ -41,6 +41,7 @@ WriteResponse: TypeAlias = Callable[[TalkResponse], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class _Interruption:
     epoch: int
+    arrived_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class TalkSession:
         requests: AsyncIterator[TalkRequest],
         order: RequestOrder,
         write: WriteResponse,
-        metrics: GatewayMetrics,
+        watch: SessionWatch,
         *,
         idle_limit_seconds: float,
         clock: Clock,
@@ -77,7 +78,7 @@ class TalkSession:
         self._requests = requests
         self._order = order
         self._write = write
-        self._metrics = metrics
+        self._watch = watch
         self._idle_limit_seconds = idle_limit_seconds
         self._clock = clock
         self._timeline = Timeline(audio_format, rules, clock())
@@ -100,21 +101,18 @@ class TalkSession:
         Errors: `InvalidInput` for a broken rule, `SessionAborted` when the client half-closes without `end_of_audio`,
         `DeadlineMissed` when it is silent for too long, `StageUnavailable`, what `evict` got; in an `ExceptionGroup`.
         """
-        pipeline = Pipeline(stages, self._clock)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(pipeline.relay_speech())
-                group.create_task(pipeline.relay_video())
-                group.create_task(self._collect_pictures(pipeline))
-                group.create_task(self._issue_chunks(pipeline))
-                eviction = group.create_task(self._wait_for_eviction())
-                reading = group.create_task(self._read_requests())
-                await self._write_responses()
-                reading.cancel()
-                eviction.cancel()
-                await stages.finish()
-        finally:
-            self._metrics.chunks_in_flight(-self._timeline.chunks_in_flight)
+        pipeline = Pipeline(stages, self._clock, self._watch)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pipeline.relay_speech())
+            group.create_task(pipeline.relay_video())
+            group.create_task(self._collect_pictures(pipeline))
+            group.create_task(self._issue_chunks(pipeline))
+            eviction = group.create_task(self._wait_for_eviction())
+            reading = group.create_task(self._read_requests())
+            await self._write_responses()
+            reading.cancel()
+            eviction.cancel()
+            await stages.finish()
 
     async def _wait_for_eviction(self) -> None:
         raise await self._eviction
@@ -123,7 +121,8 @@ class TalkSession:
 
     async def _read_requests(self) -> None:
         while True:
-            await self._room_for_audio.wait()
+            with self._watch.not_reading():
+                await self._room_for_audio.wait()
             request = await self._next_request()
             if request is None:
                 if self._order.ended:
@@ -151,7 +150,7 @@ class TalkSession:
             case "interrupt":
                 epoch = self._timeline.interrupt(now)
                 self._timeline_changed.set()
-                await self._outbox.put(_Interruption(epoch))
+                await self._respond(_Interruption(epoch, now))
             case "end_of_audio":
                 self._timeline.end_audio(now)
         self._timeline_changed.set()
@@ -171,7 +170,7 @@ class TalkSession:
                 self._note_room()
                 await self._issue(pipeline, output)
             if self._timeline.finished:
-                await self._outbox.put(_End())
+                await self._respond(_End())
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._timeline.wake_at()):
@@ -179,30 +178,36 @@ class TalkSession:
 
     async def _issue(self, pipeline: Pipeline, output: Output) -> None:
         if isinstance(output, TimelineChunk):
-            self._metrics.chunks_in_flight(1)
             await pipeline.submit(output)
         else:
-            await self._outbox.put(output)
+            await self._respond(output)
 
     # From the pipeline to the client
 
     async def _collect_pictures(self, pipeline: Pipeline) -> None:
         async for record, pictures in pipeline.pictures():
-            await self._outbox.put(_Pictures(record, pictures))
+            await self._respond(_Pictures(record, pictures))
+
+    async def _respond(self, outgoing: _Outgoing) -> None:
+        await self._outbox.put(outgoing)
+        self._watch.response_waits(1)
 
     async def _write_responses(self) -> None:
         while True:
-            match await self._outbox.get():
+            outgoing = await self._outbox.get()
+            self._watch.response_waits(-1)
+            match outgoing:
                 case _Pictures(record, pictures):
                     await self._write_pictures(record, pictures)
                 case StarvedNotice() as notice if notice.epoch == self._timeline.epoch:
                     await self._write_starved(notice)
                 case UtteranceEndedNotice(epoch, utterance_id, last) if epoch == self._timeline.epoch:
                     ended = UtteranceEnded(utterance_id=utterance_id, last_chunk_index=last)
-                    await self._write(TalkResponse(utterance_ended=ended))
-                case _Interruption(epoch):
+                    await self._send(TalkResponse(utterance_ended=ended))
+                case _Interruption(epoch, arrived_at):
                     interrupted = Interrupted(epoch=epoch, last_chunk_index=self.last_chunk_index)
-                    await self._write(TalkResponse(interrupted=interrupted))
+                    await self._send(TalkResponse(interrupted=interrupted))
+                    self._watch.metrics.interrupted(self._clock() - arrived_at)
                 case _End():
                     await self._write_end()
                     return
@@ -214,7 +219,8 @@ class TalkSession:
                 record.timing.total.CopyFrom(duration(self._clock() - chunk.ready_at))
             timing = record.timing if pictures.last_in_chunk else None
             segment = build_segment(chunk, self._format, pictures.frame_offset, pictures.frames, timing)
-            await self._write(TalkResponse(segment=segment))
+            await self._send(TalkResponse(segment=segment))
+            self._watch.segment_written(segment, self._format)
             self._note_written(record, pictures)
         if pictures.last_in_chunk:
             self._finish_chunk(record)
@@ -228,25 +234,28 @@ class TalkSession:
             record.late = self._timeline.first_frame_written(record.chunk, now)
             if not (record.chunk.idle or self._first_speech_written):
                 self._first_speech_written = True
-                self._metrics.first_frame(now - record.chunk.ready_at)
+                self._watch.first_frame_written(record, now - record.chunk.ready_at)
 
     def _finish_chunk(self, record: ChunkRecord) -> None:
         if record.timing.HasField("total"):
             self.chunks_written += 1
-            self._metrics.chunk_written(record.timing, idle=record.chunk.idle, late=record.late)
+            self._watch.chunk_written(record)
         else:
-            self._metrics.chunk_dropped()
-        self._metrics.chunks_in_flight(-1)
+            self._watch.chunk_dropped(record, "interruption")
         self._timeline.chunk_finished(record.chunk.chunk_index)
         self._timeline_changed.set()
 
     async def _write_starved(self, notice: StarvedNotice) -> None:
-        self._metrics.starved(filled=notice.filled)
+        self._watch.metrics.starved(filled=notice.filled)
         policy = talking_head_pb2.STARVATION_POLICY_FILL if notice.filled else talking_head_pb2.STARVATION_POLICY_WAIT
         starved = Starved(utterance_id=notice.utterance_id, chunk_index=notice.chunk_index, policy=policy)
-        await self._write(TalkResponse(starved=starved))
+        await self._send(TalkResponse(starved=starved))
 
     async def _write_end(self) -> None:
         reason = talking_head_pb2.SESSION_END_REASON_END_OF_AUDIO
         ended = SessionEnded(reason=reason, chunks=self.chunks_written, frames=self._frames_written)
-        await self._write(TalkResponse(ended=ended))
+        await self._send(TalkResponse(ended=ended))
+
+    async def _send(self, response: TalkResponse) -> None:
+        with self._watch.writing():
+            await self._write(response)

@@ -15,13 +15,15 @@ from gateway.request_order import RequestOrder
 from gateway.session import TalkSession, WriteResponse
 from gateway.session_config import SessionPlan, plan_session
 from gateway.session_records import SessionRecord, SessionRecords
+from gateway.session_watch import SessionWatch
 from gateway.settings import GatewaySettings
 from gateway.stages import SessionStages, Stages
 from visavis.contract import FRAME_RATE
-from visavis.runtime.errors import DeadlineMissed, InvalidInput, StateStoreUnavailable, as_visavis_error
+from visavis.runtime.errors import DeadlineMissed, InvalidInput, SessionAborted, StateStoreUnavailable, as_visavis_error
 from visavis.runtime.finishing import run_to_end
 from visavis.runtime.session_id import new_session_id
 from visavis.runtime.slots import SlotPool
+from visavis.runtime.tracing import Tracing
 from visavis.v1.decoder_pb2 import DecodeConfig
 from visavis.v1.generator_pb2 import GenerateConfig
 from visavis.v1.talking_head_pb2 import SessionConfig, SessionStarted, TalkRequest, TalkResponse
@@ -39,9 +41,10 @@ class Sessions:
     records: SessionRecords
     slots: SlotPool
     metrics: GatewayMetrics
+    tracing: Tracing
 
-    async def serve(self, requests: AsyncIterator[TalkRequest], write: WriteResponse) -> None:
-        """The whole of one `Talk` stream.
+    async def serve(self, requests: AsyncIterator[TalkRequest], write: WriteResponse, traceparent: str) -> None:
+        """The whole of one `Talk` stream; `traceparent` of the client's call, or "".
 
         Errors: `VisavisError`s (maybe in an `ExceptionGroup`); whatever happens, stages and slots are free afterwards.
         """
@@ -49,18 +52,19 @@ class Sessions:
         config = await self._read_config(requests, order)
         plan = plan_session(config, self.settings.session)
         session_id = new_session_id()
+        watch = SessionWatch(self.metrics, self.tracing, session_id, traceparent)
         session = TalkSession(
             plan.audio_format,
             plan.rules,
             requests,
             order,
             write,
-            self.metrics,
+            watch,
             idle_limit_seconds=self.settings.session.idle_limit_seconds,
             clock=asyncio.get_running_loop().time,
         )
-        with self._reported(session_id), self.slots.claim(session.evict):
-            await self._serve(session_id, config, plan, session, write)
+        with self._reported(session_id, watch), self.slots.claim(session.evict):
+            await self._serve(session_id, config, plan, session, write, watch)
 
     async def _read_config(self, requests: AsyncIterator[TalkRequest], order: RequestOrder) -> SessionConfig:
         limit_seconds = self.settings.service.config_timeout_seconds
@@ -75,7 +79,13 @@ class Sessions:
         return request.config
 
     async def _serve(
-        self, session_id: str, config: SessionConfig, plan: SessionPlan, session: TalkSession, write: WriteResponse
+        self,
+        session_id: str,
+        config: SessionConfig,
+        plan: SessionPlan,
+        session: TalkSession,
+        write: WriteResponse,
+        watch: SessionWatch,
     ) -> None:
         stored = await self.avatars.load(config.avatar_id)
         generate = GenerateConfig(
@@ -91,7 +101,8 @@ class Sessions:
             video_format=config.video_format,
             seed=plan.seed,
         )
-        async with self.stages.open_session(generate, decode, stored.avatar.model.fingerprint) as stages:
+        fingerprint = stored.avatar.model.fingerprint
+        async with self.stages.open_session(generate, decode, fingerprint, watch.traceparent) as stages:
             record = SessionRecord(
                 session_id=session_id,
                 avatar_id=config.avatar_id,
@@ -102,6 +113,7 @@ class Sessions:
             )
             async with self._recorded(record, lambda: session.last_chunk_index):
                 await write(TalkResponse(started=_started(session_id, plan.seed, stages)))
+                watch.began = True
                 await session.run(stages)
 
     @asynccontextmanager
@@ -123,21 +135,22 @@ class Sessions:
                 await self.records.save(replace(record, chunk_index=chunk_index()))
 
     @contextmanager
-    def _reported(self, session_id: str) -> Iterator[None]:
-        """Logs a session's end, once, and counts it by its status."""
-        code = "OK"
+    def _reported(self, session_id: str, watch: SessionWatch) -> Iterator[None]:
+        """Logs a session's end, once, counts it by its status and ends its trace."""
+        code, reason = "OK", ""
         try:
             yield
         except Exception as error:
             told = as_visavis_error(error, session_id=session_id)
-            code = told.code.name
+            code, reason = told.code.name, told.reason
             raise told from error
         except asyncio.CancelledError:
-            code = "CANCELLED"
+            code, reason = "CANCELLED", SessionAborted.reason
             raise
         finally:
-            self.metrics.session_ended(code)
-            logger.info("session ends", extra={"session_id": session_id, "code": code})
+            watch.close(code, reason)
+            fields = {"session_id": session_id, "code": code, "reason": reason, "trace_id": watch.trace_id}
+            logger.info("session ends", extra=fields)
 
 
 def _started(session_id: str, seed: int, stages: SessionStages) -> SessionStarted:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar, cast
 
 import grpc
 
+from gateway.metrics import GatewayMetrics, Hop
 from visavis.runtime.errors import DeadlineMissed, StageUnavailable, VisavisError, error_from_rpc
 from visavis.v1 import audio_encoder_pb2, decoder_pb2, generator_pb2
 
@@ -30,9 +31,15 @@ class StageStream(Generic[RequestT, ResponseT]):
     """
 
     def __init__(
-        self, stage: str, session_id: str, call: grpc.aio.StreamStreamCall[RequestT, ResponseT], answer_seconds: float
+        self,
+        stage: Hop,
+        session_id: str,
+        call: grpc.aio.StreamStreamCall[RequestT, ResponseT],
+        answer_seconds: float,
+        metrics: GatewayMetrics,
     ) -> None:
-        self.stage = stage
+        self.stage: Hop = stage
+        self._metrics = metrics
         self._session_id = session_id
         self._call: grpc.aio.StreamStreamCall[RequestT, ResponseT] = call
         self._answer_seconds = answer_seconds
@@ -58,13 +65,16 @@ class StageStream(Generic[RequestT, ResponseT]):
 
     async def send(self, request: RequestT) -> None:
         """Send one chunk; waits while the stage does not read. The stage owes an answer from now on."""
-        self._owed += 1
+        self._owe(1)
         if self._waiting is not None and self._waiting.when() is None:
             self._waiting.reschedule(self._answer_due())
+        began = asyncio.get_running_loop().time()
         try:
             await self._call.write(request)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             raise self._failed(await self._ended_with()) from None
+        finally:
+            self._metrics.hop_blocked(self.stage, asyncio.get_running_loop().time() - began)
 
     async def receive(self) -> ResponseT | None:
         """The next message of the stage; None once the stage has ended the session after `finish`.
@@ -89,9 +99,9 @@ class StageStream(Generic[RequestT, ResponseT]):
 
     def answered(self) -> None:
         """The answer to the oldest unanswered chunk is complete."""
-        self._owed -= 1
-        if self._owed < 0:
+        if not self._owed:
             raise self._failed(StageUnavailable("an answer that nothing asked for"))
+        self._owe(-1)
 
     def protocol_broken(self, what: str) -> StageUnavailable:
         """The error for a stage that does not keep to the contract."""
@@ -108,6 +118,11 @@ class StageStream(Generic[RequestT, ResponseT]):
     def cancel(self) -> None:
         """End the session in the stage at once; does nothing where it has ended."""
         self._call.cancel()
+        self._owe(-self._owed)
+
+    def _owe(self, change: int) -> None:
+        self._owed += change
+        self._metrics.hop_depth(self.stage, change)
 
     def _answer_due(self) -> float:
         return asyncio.get_running_loop().time() + self._answer_seconds

@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 import grpc
 
 from gateway.channel_pool import ChannelPool
+from gateway.metrics import GatewayMetrics, Hop
 from gateway.placement import AUDIO_ENCODER, DECODER, GENERATOR, STAGES, place_session, placement_order, stage_missing
 from gateway.settings import StageSettings
 from gateway.stage_stream import RequestT, ResponseT, StageStream
@@ -26,6 +27,7 @@ from visavis.runtime.errors import (
     error_from_rpc,
 )
 from visavis.runtime.registry import Registry, StageInstance
+from visavis.runtime.tracing import TRACEPARENT
 from visavis.v1.audio_encoder_pb2 import EncodeConfig, EncodeReady, EncodeRequest, EncodeResponse
 from visavis.v1.audio_encoder_pb2_grpc import AudioEncoderServiceStub
 from visavis.v1.chunk_pb2 import ModelIdentity
@@ -72,10 +74,13 @@ class SessionStages:
 class Stages:
     """The stages as the registry knows them; nothing is configured by hand."""
 
-    def __init__(self, registry: Registry, channels: ChannelPool, settings: StageSettings) -> None:
+    def __init__(
+        self, registry: Registry, channels: ChannelPool, settings: StageSettings, metrics: GatewayMetrics
+    ) -> None:
         self._registry = registry
         self._channels = channels
         self._settings = settings
+        self._metrics = metrics
 
     async def instances(self) -> dict[str, list[StageInstance]]:
         """The living instances of every stage. Errors: `StateStoreUnavailable`."""
@@ -85,16 +90,18 @@ class Stages:
 
     @asynccontextmanager
     async def open_session(
-        self, generate: GenerateConfig, decode: DecodeConfig, fingerprint: str
+        self, generate: GenerateConfig, decode: DecodeConfig, fingerprint: str, traceparent: str
     ) -> AsyncIterator[SessionStages]:
         """The session's three streams, opened at once and ended for sure when the block is left.
+
+        traceparent: of the session's span, for those of the stages; "" where nothing is traced.
 
         Errors: `StageUnavailable` names the stage that is down; `CapacityExhausted`; `ModelMismatch`;
         `StateStoreUnavailable`.
         """
         candidates = place_session(await self.instances(), fingerprint)
         async with AsyncExitStack() as streams:
-            yield await self._open_all(streams, candidates, generate, decode)
+            yield await self._open_all(streams, candidates, generate, decode, traceparent)
 
     async def encode_portrait(self, portrait: bytes, fingerprint: str) -> EncodePortraitResponse:
         """The portrait's latent and thumbnail, from a decoder of the model `fingerprint`.
@@ -122,23 +129,25 @@ class Stages:
         candidates: Mapping[str, Sequence[StageInstance]],
         generate: GenerateConfig,
         decode: DecodeConfig,
+        traceparent: str,
     ) -> SessionStages:
         fingerprints = {found.model_fingerprint for found in candidates[GENERATOR]}
         session_id = generate.session_id
+        metadata = ((TRACEPARENT, traceparent),) if traceparent else None
 
         async def open_encoder(instance: StageInstance) -> tuple[EncoderStream, EncodeReady]:
-            call = AudioEncoderServiceStub(self._channel(streams, instance)).Encode()
+            call = AudioEncoderServiceStub(self._channel(streams, instance)).Encode(metadata=metadata)
             stream = self._stream(streams, AUDIO_ENCODER, session_id, call)
             answer = await self._opened(stream, EncodeRequest(config=EncodeConfig(session_id=session_id)))
             return stream, answer.ready
 
         async def open_generator(instance: StageInstance) -> tuple[GeneratorStream, GenerateReady]:
-            call = GeneratorServiceStub(self._channel(streams, instance)).Generate()
+            call = GeneratorServiceStub(self._channel(streams, instance)).Generate(metadata=metadata)
             stream = self._stream(streams, GENERATOR, session_id, call)
             return stream, (await self._opened(stream, GenerateRequest(config=generate))).ready
 
         async def open_decoder(instance: StageInstance) -> tuple[DecoderStream, DecodeReady]:
-            call = DecoderServiceStub(self._channel(streams, instance)).Decode()
+            call = DecoderServiceStub(self._channel(streams, instance)).Decode(metadata=metadata)
             stream = self._stream(streams, DECODER, session_id, call)
             return stream, (await self._opened(stream, DecodeRequest(config=decode))).ready
 
@@ -168,11 +177,11 @@ class Stages:
     def _stream(
         self,
         streams: AsyncExitStack,
-        stage: str,
+        stage: Hop,
         session_id: str,
         call: grpc.aio.StreamStreamCall[RequestT, ResponseT],
     ) -> StageStream[RequestT, ResponseT]:
-        stream = StageStream(stage, session_id, call, self._settings.answer_timeout_seconds)
+        stream = StageStream(stage, session_id, call, self._settings.answer_timeout_seconds, self._metrics)
         streams.callback(stream.cancel)
         return stream
 
