@@ -19,11 +19,11 @@ TORCH_FROM_PYTORCH = { echo "pip's index offers no CPU build; asking PyTorch's";
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help demo test check bench soak protos venv clean
+.PHONY: help demo test check bench soak protos venv detectors clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/up.stamp ## Speech and a portrait in, out/demo.mp4 out, through the four services (ARGS=--fast: not paced)
 	$(BIN)/visavis demo $(ARGS)
@@ -53,8 +53,10 @@ protos: $(VENV)/dev.stamp $(BUF) ## Format the protos and generate visavis/v1 fr
 
 venv: $(VENV)/dev.stamp ## Create .venv with everything (TORCH_BUILD=cuda: with CUDA; PYTHON=python3.12: another Python)
 
+detectors: .venv-mediapipe/stamp ## Create .venv-mediapipe, which finds faces, hands and text in footage (docs/data.md)
+
 clean: ## Remove everything that make has made
-	rm -rf $(VENV) node_modules build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-mediapipe node_modules build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # torch first and alone, so that the refusal of a CUDA build comes early and says what to do.
 $(VENV)/torch.stamp: constraints.txt constraints-cpu.txt
@@ -76,6 +78,11 @@ $(VENV)/up.stamp: $(VENV)/torch.stamp pyproject.toml setup.py
 $(VENV)/dev.stamp: $(VENV)/up.stamp
 	@echo "installing what tests and checks need"
 	$(PIP) $(TORCH_CONSTRAINT) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+.venv-mediapipe/stamp: tools/detectors-requirements.txt
+	test -x .venv-mediapipe/bin/python || $(PYTHON) -m venv .venv-mediapipe
+	.venv-mediapipe/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --requirement $<
 	@touch $@
 
 $(BUF): package-lock.json
