@@ -16,6 +16,7 @@ from typing import Final
 from visavis.cli.data import add_data_commands
 from visavis.cli.errors import CommandError
 from visavis.cli.model import add_model_commands
+from visavis.cli.train import add_train_commands
 
 _INTERRUPTED: Final = 130
 _WRITE_FAILED: Final = 1
@@ -61,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_import_ltx(commands)
     add_model_commands(commands)
     add_data_commands(commands)
+    add_train_commands(commands)
     _add_info(commands)
     _add_health(commands)
     return parser

@@ -72,12 +72,19 @@ class VideoAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]  # both d
     def decode_chunk(self, latents_BTHWC: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Decodes the next T latent frames into 8 T pictures [B, 8T, 3, H, W] in [-1, 1]."""
 
-    def forward(self, video_BF3HW: Tensor, generator: torch.Generator | None = None) -> Reconstruction:
-        """Encodes, draws from the posterior and decodes, with gradients. F is 8k+1; F = 1 trains single pictures."""
+    def forward(
+        self, video_BF3HW: Tensor, generator: torch.Generator | None = None, latent_noise: float = 0.0
+    ) -> Reconstruction:
+        """Encodes, draws from the posterior and decodes, with gradients. F is 8k+1; F = 1 trains single pictures.
+
+        `latent_noise` adds noise to what is decoded, its standard deviation relative to that of the means: no encoder
+        can outgrow it.
+        """
         self._check_video(video_BF3HW)
         mean, log_variance = self.posterior(video_BF3HW, StreamMemory.of_whole_clip())
         noise = torch.randn(mean.shape, generator=generator, dtype=torch.float32).to(mean)
-        latents = mean + (0.5 * log_variance).exp() * noise
+        spread = (0.5 * log_variance).exp() + latent_noise * mean.detach().std()
+        latents = mean + spread * noise
         return Reconstruction(pictures=self.reconstruct(latents), mean=mean, log_variance=log_variance)
 
     @torch.no_grad()

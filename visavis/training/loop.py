@@ -187,8 +187,8 @@ class Training:
         self._optimizer.zero_grad(set_to_none=True)
         if self._broken_steps == _BROKEN_STEPS:
             raise TrainingError(
-                f"the gradient was not finite in {_BROKEN_STEPS} steps up to {self._place.step + 1}: the last checkpoint "
-                "is good; start from its weights with a lower learning rate"
+                f"the gradient was not finite in {_BROKEN_STEPS} steps up to {self._place.step + 1}: "
+                "the last checkpoint is good; start from its weights with a lower learning rate"
             )
         return norm
 

@@ -1,0 +1,92 @@
+"""`visavis train`: learns a part of a model, from the last checkpoint on after any stop."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from visavis.cli.errors import CommandError
+
+_MODULE = "visavis.cli.train"
+
+
+def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `train` and what is below it; `run` below carries it out."""
+    parser = commands.add_parser("train", help="Train a part.", description="Train a part.", allow_abbrev=False)
+    parts = parser.add_subparsers(title="parts", metavar="PART", required=True)
+    _add_training(parts, "vae", _vae, "Train the video VAE on a data set of `visavis data render`.")
+    _add_training(parts, "speech-ae", _speech_ae, "Train the SpeechAE on the speech of a data set, and on more speech.")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Carries out one of the commands. Raises CommandError for what a user can put right."""
+    from visavis.openmp import wait_asleep
+
+    wait_asleep()
+    try:
+        from visavis.training.data.shards import ShardError
+        from visavis.training.errors import TrainingError
+    except ModuleNotFoundError as error:
+        raise CommandError(f"{error.name} is not installed: pip install 'visavis[training]'") from error
+    act: Callable[[argparse.Namespace], None] = options.act
+    try:
+        act(options)
+    except (ShardError, TrainingError) as error:
+        raise CommandError(str(error)) from error
+    return 0
+
+
+def _vae(options: argparse.Namespace) -> None:
+    from visavis.training.video_vae_training import video_vae_task
+
+    _train(options, "vae", video_vae_task)
+
+
+def _speech_ae(options: argparse.Namespace) -> None:
+    from visavis.training.speech.training import speech_ae_task
+
+    _train(options, "speech-ae", speech_ae_task)
+
+
+def _train(options: argparse.Namespace, task_name: str, make_task: Callable[..., object]) -> None:
+    """The same for every part: the plan, the task that `make_task` makes of it, the loop."""
+    import torch
+
+    from visavis.training.loop import Training
+    from visavis.training.plan import read_plan
+    from visavis.training.progress_line import ProgressLine
+    from visavis.training.task import Limits
+
+    plan = read_plan(options.config)
+    if plan.task != task_name:
+        raise CommandError(f"{options.config} is a plan for {plan.task!r}, not for {task_name!r}")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    task = make_task(plan, options.data, options.out, options.cache, options.weights)
+    with ProgressLine() as line:
+        training = Training(task, plan, options.out, options.device, line.show)  # type: ignore[arg-type]
+        outcome = training.run(Limits(options.steps, options.minutes))
+    print(f"step {outcome.step}: " + ("the plan is done" if outcome.finished else "stopped; run it again to go on"))
+
+
+def _add_training(
+    parts: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    act: Callable[[argparse.Namespace], None],
+    summary: str,
+) -> None:
+    parser = parts.add_parser(
+        name,
+        help=summary,
+        description=f"{summary} Stopped, it goes on from its last checkpoint. See docs/training.md.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(module=_MODULE, act=act)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="plan, for example in configs/train")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of `visavis data render`")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN_DIR", help="checkpoints, logs and samples")
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="start from this model folder's weights")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="decoded data (default: DATA.cache beside --data)")
+    parser.add_argument("--minutes", type=float, metavar="M", help="stop after this time, with a checkpoint")
+    parser.add_argument("--steps", type=int, metavar="N", help="stop after so many steps, with a checkpoint")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="%(default)s")
+    parser.add_argument("--threads", type=int, metavar="T", help="of torch on the CPU (default: as torch does)")

@@ -1,0 +1,42 @@
+"""What the video VAE's training makes small.
+
+Legend: B batch, F frames, H W picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from visavis.models.video_autoencoder import Reconstruction
+
+
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """How much each part counts. Mouth and eyes are weights on top of a pixel's 1 (REST, appendix E)."""
+
+    mouth: float
+    eyes: float
+    # of the L1 error of neighbouring pixels' differences, which keeps edges sharp
+    gradient: float
+    kl: float
+    # Standard deviation of noise on the latents, relative to theirs: what the generator will get wrong.
+    latent_noise: float
+
+
+def reconstruction_loss(
+    reconstruction: Reconstruction, video_BF3HW: Tensor, mouth_BFHW: Tensor, eyes_BFHW: Tensor, weights: LossWeights
+) -> dict[str, Tensor]:
+    """Scalars: the loss, and its parts unweighted."""
+    error = reconstruction.pictures.float() - video_BF3HW
+    weight = (1.0 + weights.mouth * mouth_BFHW + weights.eyes * eyes_BFHW).unsqueeze(2)
+    pixels = _weighted(error, weight)
+    edges = _weighted(error.diff(dim=4), weight[..., 1:]) + _weighted(error.diff(dim=3), weight[..., 1:, :])
+    divergence = reconstruction.kl_divergence()
+    loss = pixels + weights.gradient * edges + weights.kl * divergence
+    return {"loss": loss, "pixels": pixels, "edges": edges, "kl": divergence, "mean_square": error.square().mean()}
+
+
+def _weighted(error: Tensor, weight: Tensor) -> Tensor:
+    return (error.abs() * weight).mean() / weight.mean()

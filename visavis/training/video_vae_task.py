@@ -1,0 +1,149 @@
+"""Learning the video VAE: space first on single pictures, then time on short clips (REST, section 3.2, appendix E).
+
+Options of a phase: `frames` (1, or 8k + 1), `batch` clips, `crop` pixels (a multiple of 32), `trained` ("space",
+"time" or "all"), and `start` ("linear" sets the spatial weights from the data first; left out: go on).
+
+Legend: B batch, F frames, H W crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from visavis.models.video_vae import CausalVideoVAE
+from visavis.training.errors import TrainingError
+from visavis.training.frame_cache import CachedClip, Pixels, Singles
+from visavis.training.linear_start import start_linear
+from visavis.training.plan import Phase, Plan
+from visavis.training.sample_sheet import draw_sample_sheet
+from visavis.training.video_vae_loss import LossWeights, reconstruction_loss
+from visavis.training.video_vae_measures import PictureErrors
+
+_LINEAR_START_PICTURES: Final = 400
+_EVALUATED_CLIPS: Final = 24
+_EVALUATED_FRAMES: Final = 17
+_PICTURES_AT_ONCE: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class ClipBatch:
+    """Pictures [B, F, H, W, 3], and how much of each pixel is mouth or eyes [B, F, H, W]."""
+
+    frames: Tensor
+    mouth: Tensor
+    eyes: Tensor
+
+
+class VideoVAETask:
+    """A task of the training loop."""
+
+    def __init__(
+        self, vae: CausalVideoVAE, plan: Plan, train: Sequence[CachedClip], held_out: Sequence[CachedClip]
+    ) -> None:
+        self.model = vae
+        for parameter in vae.parameters():
+            if parameter.ndim == 4:  # weights of convolutions, in the order in which CPUs and GPUs read them fastest
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self._train, self._held_out = train, held_out
+        try:
+            self._weights = LossWeights(**plan.task_options)
+        except TypeError as error:
+            raise TrainingError(f"task_options of the video VAE: {error}") from error
+
+    def enter_phase(self, phase: Phase) -> None:
+        """Sets the spatial weights from the data where the phase says so."""
+        start = phase.options.get("start")
+        if start == "linear":
+            start_linear(self.model, self._pictures(_LINEAR_START_PICTURES))
+        elif start is not None:
+            raise TrainingError(f"phase {phase.name}: start is 'linear' or left out, not {start!r}")
+
+    def begin_phase(self, phase: Phase) -> Sequence[nn.Parameter]:
+        """Spatial, temporal or all parameters."""
+        chosen = {
+            "space": self.model.spatial_parameters,
+            "time": self.model.temporal_parameters,
+            "all": self.model.parameters,
+        }
+        _check(phase, self._train[0].frames_FHW3.shape)
+        if phase.options["trained"] not in chosen:
+            raise TrainingError(f"phase {phase.name}: trained is one of {', '.join(chosen)}")
+        return list(chosen[phase.options["trained"]]())
+
+    def batch(self, phase: Phase, chance: np.random.Generator) -> ClipBatch:
+        """Random moments of random clips, cut out around the mouth or anywhere, half of them mirrored."""
+        chosen = [self._moment(phase, chance) for _ in range(phase.options["batch"])]
+        frames, mouth, eyes = (np.stack(part) for part in zip(*chosen, strict=True))
+        return ClipBatch(torch.from_numpy(frames), torch.from_numpy(mouth), torch.from_numpy(eyes))
+
+    def loss(self, forward: nn.Module, batch: ClipBatch, device: torch.device) -> Mapping[str, Tensor]:
+        """Weighted L1 of pixels and of gradients, and the KL divergence."""
+        video = as_video(batch.frames, device)
+        reconstruction = forward(video, latent_noise=self._weights.latent_noise)
+        return reconstruction_loss(reconstruction, video, batch.mouth.to(device), batch.eyes.to(device), self._weights)
+
+    def evaluate(self, averaged: nn.Module, phase: Phase, device: torch.device, samples: Path) -> Mapping[str, float]:
+        """PSNR on people who were never trained on: of single pictures, and once time is learnt of clips."""
+        assert isinstance(averaged, CausalVideoVAE)
+        frames = 1 if phase.options["frames"] == 1 else _EVALUATED_FRAMES
+        errors, shown = PictureErrors(), []
+        for number, clip in enumerate(self._held_out[:_EVALUATED_CLIPS]):
+            first = (number * 7) % (len(clip.frames_FHW3) - frames + 1)
+            moment = slice(first, first + frames)
+            video = as_video(torch.from_numpy(clip.frames_FHW3[None, moment]), device)
+            decoded = averaged.decode(averaged.encode(video)).float()
+            mouth, eyes = (torch.from_numpy(clip.mask(region, moment)).to(device) for region in ("mouth", "eyes"))
+            errors.add(decoded[0], video[0], mouth, eyes)
+            shown.append((video[0, -1].cpu(), decoded[0, -1].cpu(), clip.ellipses_FE4[first + frames - 1, 0]))
+        draw_sample_sheet(shown, samples)
+        return errors.psnr()
+
+    def _moment(self, phase: Phase, chance: np.random.Generator) -> tuple[Pixels, Singles, Singles]:
+        clip = self._train[int(chance.integers(len(self._train)))]
+        frames, crop = phase.options["frames"], phase.options["crop"]
+        first = int(chance.integers(len(clip.frames_FHW3) - frames + 1))
+        moment = slice(first, first + frames)
+        rows, columns = _window(clip, first, crop, chance)
+        mirrored = -1 if chance.random() < 0.5 else 1
+        pictures = clip.frames_FHW3[moment, rows, columns][:, :, ::mirrored]
+        mouth, eyes = (clip.mask(region, moment)[:, rows, columns][:, :, ::mirrored] for region in ("mouth", "eyes"))
+        return pictures, mouth, eyes
+
+    def _pictures(self, count: int) -> Tensor:
+        """Moments of as many people as there are, spread over their clips: [N, 3, H, W] in [-1, 1]."""
+        order = np.linspace(0, len(self._train) - 1, count).astype(int)
+        frames = [self._train[clip].frames_FHW3[(17 * number) % 121] for number, clip in enumerate(order)]
+        return as_video(torch.from_numpy(np.stack(frames)), self.model.device)
+
+
+def as_video(frames: Tensor, device: torch.device) -> Tensor:
+    """Bytes [..., H, W, 3] -> [..., 3, H, W] in [-1, 1] on the device."""
+    return frames.to(device, non_blocking=True).movedim(-1, -3).float() / 127.5 - 1.0
+
+
+def _window(clip: CachedClip, frame: int, crop: int, chance: np.random.Generator) -> tuple[slice, slice]:
+    """A square; every second one holds the mouth."""
+    size = clip.frames_FHW3.shape[1]
+    left, top = chance.integers(size - crop + 1, size=2)
+    if chance.random() < 0.5:
+        centre = clip.ellipses_FE4[frame, 0, :2] * size
+        left, top = np.clip(centre - crop * chance.uniform(0.3, 0.7, size=2), 0, size - crop).astype(int)
+    return slice(top, top + crop), slice(left, left + crop)
+
+
+def _check(phase: Phase, shape: tuple[int, ...]) -> None:
+    options, unknown = phase.options, set(phase.options) - {"frames", "batch", "crop", "trained", "start"}
+    if unknown or not {"frames", "batch", "crop", "trained"} <= set(options):
+        raise TrainingError(f"phase {phase.name}: its options are frames, batch, crop, trained and, if need be, start")
+    clip_frames, size = shape[:2]
+    if options["batch"] < 1 or options["frames"] % 8 != 1 or not 1 <= options["frames"] <= clip_frames:
+        raise TrainingError(f"phase {phase.name}: batch is at least 1, frames 8k + 1 and at most {clip_frames}")
+    if options["crop"] % 32 or not 32 <= options["crop"] <= size:
+        raise TrainingError(f"phase {phase.name}: crop is a multiple of 32 and at most {size}")
