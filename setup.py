@@ -10,6 +10,7 @@ setup(
     package_dir={"visavis.presets": "configs"},
     package_data={
         "": ["py.typed", "*.pyi"],
+        "visavis.bench": ["*.html"],
         "visavis.demo": ["*.jpg", "*.wav"],
         "visavis.presets": ["*.toml"],
     },

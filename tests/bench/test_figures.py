@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bench.histories import good_run
+from visavis.bench.load_figures import load_figures
 from visavis.bench.measured_session import ChunkRecord, SessionMeasurement, count_late
 from visavis.bench.measurement_json import measurement_from_json
 from visavis.bench.percentiles import Percentiles
-from visavis.bench.pipeline_result import Pace, pace_figures
-from visavis.bench.resources import MachineUse
+from visavis.bench.pipeline_result import InProcessFigures, fast_figures, overhead_of, paced_figures
+from visavis.bench.resources import MachineUse, ResourceUse
 from visavis.client import ChunkTiming, StageTiming
 
 STAGE = StageTiming(queued_seconds=0.01, computed_seconds=0.2)
@@ -54,7 +56,7 @@ def test_percentiles_ascend_and_are_among_the_values(values: list[float]) -> Non
 def test_a_chunk_is_late_when_its_playout_has_begun_without_it() -> None:
     on_time = [chunk(1, 1.0), chunk(2, 1.5), chunk(3, 2.92)]
     assert count_late(on_time) == 0
-    assert count_late([*on_time, chunk(4, 3.89)]) == 1
+    assert count_late([*on_time, chunk(4, 3.93)]) == 1
     assert count_late([]) == 0
 
 
@@ -63,13 +65,26 @@ def test_a_measurement_survives_json() -> None:
     assert measurement_from_json(json.loads(json.dumps(dataclasses.asdict(measured)))) == measured
 
 
-@pytest.mark.parametrize("pace", ["fast", "paced"])
-def test_the_factor_is_wall_time_per_second_of_all_video(pace: Pace) -> None:
+def test_the_factor_is_wall_time_per_second_of_all_video() -> None:
     one = session(chunk(1, 0.5), chunk(2, 0.86))
-    assert pace_figures(pace, [one], {}, QUIET).real_time_factor == pytest.approx(0.96 / 1.92)
-    assert pace_figures(pace, [one, one], {}, QUIET).real_time_factor == pytest.approx(0.96 / (2 * 1.92))
+    assert fast_figures([one], {}, QUIET).real_time_factor == pytest.approx(0.96 / 1.92)
+    assert fast_figures([one, one], {}, QUIET).real_time_factor == pytest.approx(0.96 / (2 * 1.92))
 
 
-def test_chunks_and_late_chunks_are_counted() -> None:
-    figures = pace_figures("paced", [session(chunk(1, 1.0), chunk(2, 2.5))], {}, QUIET)
-    assert (figures.chunks, figures.late_chunks) == (2, 1)
+def test_players_that_stood_still_raise_the_factor_of_a_paced_run() -> None:
+    tally = good_run(sessions=1)
+    assert paced_figures(load_figures(tally), {}, QUIET).real_time_factor == 1
+    tally.stalled_seconds = 9.6
+    assert paced_figures(load_figures(tally), {}, QUIET).real_time_factor == pytest.approx(1.1)
+
+
+def test_overhead_compares_with_one_process() -> None:
+    use = {"generator": ResourceUse(0, 3.0), "gateway": ResourceUse(0, 0.3)}
+    fast = fast_figures([session(*(chunk(index, index * 0.5) for index in (1, 2, 3)))], use, QUIET)
+    alone = InProcessFigures(
+        0.5, Percentiles.of([0.48]), cpu_seconds_per_chunk=1.0, threads=1, matrix_operations_per_second=1e9
+    )
+    found = overhead_of(fast, paced_figures(load_figures(good_run()), {}, QUIET), alone)
+    assert found.cpu_share == pytest.approx(0.1)
+    assert found.between_seconds == pytest.approx(0.7 - 3 * 0.21)
+    assert found.between_share == pytest.approx(0.07 / 0.48)

@@ -6,38 +6,56 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tests.bench.histories import good_run, seen
 from tests.bench.test_figures import QUIET, chunk, session
+from visavis.bench.capacity_search import SearchStep, find_capacity
+from visavis.bench.load_figures import load_figures
 from visavis.bench.percentiles import Percentiles
-from visavis.bench.pipeline_report import print_result, write_json, write_markdown
-from visavis.bench.pipeline_result import InProcessFigures, PipelineResult, pace_figures
+from visavis.bench.pipeline_report import print_result, write_results
+from visavis.bench.pipeline_result import InProcessFigures, PipelineResult, fast_figures, overhead_of, paced_figures
 from visavis.bench.resources import MachineClock, ResourceUse
 from visavis.bench.surroundings import surroundings
 from visavis.client import Model
 
 RESOURCES = {"generator": ResourceUse(peak_rss_bytes=700 * 2**20, cpu_seconds=4.0)}
-SESSIONS = [session(chunk(1, 1.0), chunk(2, 1.9)), session(chunk(1, 1.1), chunk(2, 3.0))]
+LATE = good_run(sessions=1)
+LATE.add(seen(101, 0.9, late=0.4))
+FAST = fast_figures([session(chunk(1, 1.0), chunk(2, 1.9))], RESOURCES, QUIET)
+PACED = paced_figures(load_figures(LATE), RESOURCES, replace(QUIET, others_cpu_seconds=3.0))
+ALONE = InProcessFigures(0.7, Percentiles.of([0.6, 0.7]), 0.9, threads=2, matrix_operations_per_second=2.5e11)
 RESULT = PipelineResult(
     surroundings=surroundings(),
     preset="mini",
     model=Model("mini", "abc", random_weights=True),
-    sessions=2,
+    sessions=1,
     speech_seconds=1.92,
     threads="1",
-    fast=pace_figures("fast", SESSIONS, RESOURCES, QUIET),
-    paced=pace_figures("paced", SESSIONS, RESOURCES, replace(QUIET, others_cpu_seconds=3.0)),
-    in_process=InProcessFigures(0.7, Percentiles.of([0.6, 0.7]), threads=2, matrix_operations_per_second=2.5e11),
+    fast=FAST,
+    paced=PACED,
+    search=find_capacity(4, lambda n: SearchStep(n, PACED.load, ("late",) if n > 3 else ())),
+    in_process=ALONE,
+    overhead=overhead_of(FAST, PACED, ALONE),
 )
 
 
 def test_a_dated_page_names_commit_hardware_command_and_date(tmp_path: Path) -> None:
-    path = write_markdown(RESULT, tmp_path)
-    text = path.read_text()
+    page, figures, plot = write_results(RESULT, tmp_path / "results")
+    text = page.read_text()
     where = RESULT.surroundings
     for expected in (where.commit, where.processor, where.command, where.date, where.torch, "weights random"):
         assert expected in text
-    assert path.name.startswith(where.date[:4])
+    assert page.name.startswith(where.date[:4])
     assert "| generator | 700 MiB | 4.0 s |" in text
-    assert "late chunks 1 of 4" in text
+    assert "late chunks 1 of 101" in text
+    assert "3 session(s) sustained" in text
+    assert f"({plot.name})" in text
+    assert plot.read_text().startswith("<svg")
+    assert json.loads(figures.read_text())["paced"]["load"]["late_chunks"] == 1
+
+
+def test_without_a_search_there_is_no_plot(tmp_path: Path) -> None:
+    written = write_results(replace(RESULT, search=None, in_process=None, overhead=None), tmp_path)
+    assert [path.suffix for path in written] == [".md", ".json"]
 
 
 def test_a_busy_machine_is_told() -> None:
@@ -48,11 +66,11 @@ def test_a_busy_machine_is_told() -> None:
 
 
 def test_every_figure_is_in_the_json(tmp_path: Path) -> None:
-    write_json(RESULT, tmp_path / "deep" / "a.json")
-    found = json.loads((tmp_path / "deep" / "a.json").read_text())
-    assert found["paced"]["stages"]["total"]["p50"] == RESULT.paced.stages.total.p50
+    found = json.loads(write_results(RESULT, tmp_path)[1].read_text())
+    assert found["paced"]["load"]["stages"]["total"]["p50"] == PACED.load.stages.total.p50
     assert found["fast"]["resources"]["generator"]["peak_rss_bytes"] == 700 * 2**20
     assert found["in_process"]["real_time_factor"] == 0.7
+    assert found["overhead"]["cpu_share"] == 2.0 / 0.9 - 1
 
 
 def test_the_clock_of_the_machine_counts_what_is_available() -> None:

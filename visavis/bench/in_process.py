@@ -1,6 +1,6 @@
 """The same models called one after the other in one process: `python -m visavis.bench.in_process`. Prints JSON.
 
-What is left when the services are taken away: their overhead is the difference to the fast figures of the pipeline.
+What is left when the services are taken away; `pipeline_result.Overhead` compares.
 """
 
 import argparse
@@ -36,14 +36,21 @@ def measure(preset: str, speech_seconds: float) -> InProcessFigures:
     pipeline = RestPipeline.from_preset(preset)
     portrait = Image.open(io.BytesIO(bundled_portrait())).convert("RGB")
     seconds: list[float] = []
-    begin = time.perf_counter()
+    cpu_seconds: list[float] = []
+    begin, cpu_begin = time.perf_counter(), time.process_time()
     for _ in pipeline.stream(portrait, [_at_model_rate(speech_seconds)], seed=0):
-        now = time.perf_counter()
+        now, cpu_now = time.perf_counter(), time.process_time()
         seconds.append(now - begin)
-        begin = now
+        cpu_seconds.append(cpu_now - cpu_begin)
+        begin, cpu_begin = now, cpu_now
     counted = Percentiles.of(seconds[1:])
-    rate = _matrix_rate(pipeline.transformer.dtype)
-    return InProcessFigures(counted.mean / CHUNK_SECONDS, counted, torch.get_num_threads(), rate)
+    return InProcessFigures(
+        real_time_factor=counted.mean / CHUNK_SECONDS,
+        chunk_seconds=counted,
+        cpu_seconds_per_chunk=Percentiles.of(cpu_seconds[1:]).mean,
+        threads=torch.get_num_threads(),
+        matrix_operations_per_second=_matrix_rate(pipeline.transformer.dtype),
+    )
 
 
 def _matrix_rate(dtype: "torch.dtype") -> float:

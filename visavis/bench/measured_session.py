@@ -4,16 +4,16 @@ Definitions, the same wherever these figures are shown:
 
 - Time to first frame: from the sending of the last audio that the first chunk needs (its 0.96 s and 80 ms of lookahead,
   or the end of the speech) to the arrival of the first frame.
-- A chunk is late when its first frame arrives after its playout is due. Playout of frame 1 begins when it arrives, and
-  runs through without a pause.
+- A chunk is late when its first frame is not there when the player is due to show it (`playout`).
 - Wall time: from the sending of the first audio to the arrival of the last frame.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from visavis.bench.playout import Player
 from visavis.client.events import ChunkTiming, Segment
 from visavis.client.session import TalkSession
 from visavis.client.speech import Speech, paced_packets
@@ -116,10 +116,7 @@ class SendingClock:
         return moment - self._first_chunk_sent if self._first_chunk_sent is not None else float("nan")
 
 
-def count_late(chunks: list[ChunkRecord]) -> int:
+def count_late(chunks: Sequence[ChunkRecord]) -> int:
     """How many chunks arrived after their playout was due."""
-    if not chunks:
-        return 0
-    begin = chunks[0].first_frame_seconds
-    due = (begin + (chunk.chunk_index - chunks[0].chunk_index) * CHUNK_SECONDS for chunk in chunks)
-    return sum(chunk.first_frame_seconds > moment for chunk, moment in zip(chunks, due, strict=True))
+    player = Player()
+    return sum(player.show(each.chunk_index, each.first_frame_seconds, audio_complete=None) > 0 for each in chunks)

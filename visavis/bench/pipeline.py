@@ -1,109 +1,88 @@
 """`visavis bench pipeline`: the whole way of speech and pictures, through freshly started services."""
 
+from __future__ import annotations
+
 import argparse
-import json
 import os
-import subprocess
-import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
-from visavis.bench.measured_session import SessionMeasurement
-from visavis.bench.measurement_json import in_process_from_json, measurement_from_json
-from visavis.bench.pipeline_report import print_result, write_json, write_markdown
-from visavis.bench.pipeline_result import InProcessFigures, Pace, PaceFigures, PipelineResult, pace_figures
-from visavis.bench.resources import MachineClock, ResourceWatch
+from visavis.bench.bundled import CONSENT, bundled_portrait
+from visavis.bench.capacity_search import CapacityResult
+from visavis.bench.json_file import write_json
+from visavis.bench.pipeline_report import print_result, write_results
+from visavis.bench.pipeline_result import InProcessFigures, PipelineResult, overhead_of
+from visavis.bench.pipeline_runs import measure_fast, measure_in_process, measure_paced, search_sessions, warm_up
 from visavis.bench.surroundings import surroundings
 from visavis.cli.errors import CommandError
-from visavis.cli.local_system import LocalSystem, default_settings, local_system
+from visavis.cli.local_system import SystemSettings, default_settings, local_system
 from visavis.client import BlockingClient
 from visavis.contract import CHUNK_SECONDS
 
-WARM_UP_SECONDS: Final = 3.0
-GRACE_SECONDS: Final = 120.0
-# A run that is this many times slower than real time is given up.
-SLOWEST_FACTOR: Final = 20.0
+# What services take when nobody says anything.
+_DEFAULT_SLOTS: Final = 4
 
 
 def run(options: argparse.Namespace) -> int:
     """Measures, prints and writes."""
     if options.sessions < 1 or options.seconds < 2 * CHUNK_SECONDS:
         raise CommandError(f"a benchmark needs at least 1 session and {2 * CHUNK_SECONDS} s of speech")
+    if options.find_sessions is not None and options.find_sessions < 1:
+        raise CommandError("--find-sessions is at least 1")
     console = Console()
-    result = measure(options.preset, options.sessions, options.seconds, in_process=options.in_process, console=console)
+    result = measure(options, console)
     print_result(result, console)
     if options.json:
         write_json(result, options.json)
         console.print(f"wrote {options.json}")
     if not options.no_result:
-        console.print(f"wrote {write_markdown(result, options.results)}")
+        for path in write_results(result, options.results):
+            console.print(f"wrote {path}")
     return 0
 
 
-def measure(preset: str, sessions: int, speech_seconds: float, *, in_process: bool, console: Console) -> PipelineResult:
+def measure(options: argparse.Namespace, console: Console) -> PipelineResult:
     """Starts the services, runs the clients fast and paced, and stops the services."""
+    sessions, seconds = options.sessions, options.seconds
+    search: CapacityResult | None = None
+    alone: InProcessFigures | None = None
     status = console.status("starting")
     with status:
-        with local_system(default_settings(preset), status.update) as system:
+        with local_system(_settings(options), status.update) as system:
             with BlockingClient(system.gateway_address) as client:
                 model = client.server_info().model
+                avatar_id = client.register_avatar(bundled_portrait(), CONSENT, display_name="bench").avatar_id
             status.update("warming up")
-            _run_clients(system, sessions, WARM_UP_SECONDS, "fast")
+            warm_up(system, sessions)
             status.update(f"{sessions} session(s) as fast as possible")
-            fast = _measure_pace(system, sessions, speech_seconds, "fast")
-            status.update(f"{sessions} session(s) paced, {speech_seconds:.0f} s")
-            paced = _measure_pace(system, sessions, speech_seconds, "paced")
-        alone: InProcessFigures | None = None
-        if in_process:
+            fast = measure_fast(system, sessions, seconds)
+            status.update(f"{sessions} session(s) paced, {seconds:.0f} s")
+            paced = measure_paced(system, avatar_id, sessions, seconds)
+            if options.find_sessions is not None:
+                search = search_sessions(system, avatar_id, options.find_sessions, seconds, status.update)
+        if options.in_process:
             status.update("the same models in one process")
-            alone = _measure_in_process(preset, speech_seconds)
+            alone = measure_in_process(options.preset, seconds)
     return PipelineResult(
         surroundings=surroundings(),
-        preset=preset,
+        preset=Path(options.preset).name,
         model=model,
         sessions=sessions,
-        speech_seconds=speech_seconds,
+        speech_seconds=seconds,
         threads=os.environ.get("VISAVIS_WORKER_THREADS", "as the services choose"),
         fast=fast,
         paced=paced,
+        search=search,
         in_process=alone,
+        overhead=None if alone is None else overhead_of(fast, paced, alone),
     )
 
 
-def _measure_pace(system: LocalSystem, sessions: int, speech_seconds: float, pace: Pace) -> PaceFigures:
-    processes = {process.name: process.pid for process in system.supervisor.processes}
-    clock = MachineClock()
-    with ResourceWatch(processes) as watch:
-        measurements = _run_clients(system, sessions, speech_seconds, pace)
-    return pace_figures(pace, measurements, watch.use, clock.use(watch.use))
-
-
-def _run_clients(system: LocalSystem, sessions: int, speech_seconds: float, pace: Pace) -> list[SessionMeasurement]:
-    command = ["visavis.bench.live_clients", "--address", system.gateway_address]
-    command += ["--sessions", str(sessions), "--seconds", str(speech_seconds)]
-    if pace == "fast":
-        command.append("--fast")
-    output = _run_module(command, GRACE_SECONDS + SLOWEST_FACTOR * speech_seconds * sessions, system)
-    return [measurement_from_json(found) for found in json.loads(output)]
-
-
-def _measure_in_process(preset: str, speech_seconds: float) -> InProcessFigures:
-    command = ["visavis.bench.in_process", "--preset", preset, "--seconds", str(speech_seconds)]
-    return in_process_from_json(json.loads(_run_module(command, GRACE_SECONDS + SLOWEST_FACTOR * speech_seconds)))
-
-
-def _run_module(command: list[str], timeout_seconds: float, system: LocalSystem | None = None) -> str:
-    """Runs a module as a process and returns what it printed; its last line of errors becomes a CommandError."""
-    try:
-        finished = subprocess.run(
-            [sys.executable, "-m", *command], capture_output=True, text=True, timeout=timeout_seconds, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CommandError(f"{command[0]} took longer than {timeout_seconds:.0f} s") from error
-    if system is not None:
-        system.supervisor.check()
-    if finished.returncode:
-        lines = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
-        raise CommandError(f"{command[0]} failed: {lines[-1]}")
-    return finished.stdout
+def _settings(options: argparse.Namespace) -> SystemSettings:
+    """With slots for all sessions that are going to be tried, unless the environment says how many."""
+    slots = max(_DEFAULT_SLOTS, options.sessions, options.find_sessions or 0)
+    environment = {} if "VISAVIS_SLOTS" in os.environ else {"VISAVIS_SLOTS": str(slots)}
+    return replace(default_settings(options.preset), environment=environment)

@@ -1,36 +1,48 @@
 """What `visavis bench pipeline` finds.
 
-- Real-time factor: wall seconds, from the first audio to the last frame, per second of video of all sessions together.
-- Fast: all speech is there ahead, so the factor is what the pipeline can sustain: below 1, it can be live.
-- Paced: speech comes as from a live engine, 40 ms packets in real time, so the factor is at least about 1; how far
-  above says whether the pipeline kept up.
-- Late chunks and time to first frame as in `measured_session`, seen by the client.
+- Fast: all speech is there ahead, so the real-time factor (wall seconds, from the first audio to the last frame, per
+  second of video of all sessions together) is what the pipeline can sustain: below 1, it can be live.
+- Paced: callers as those of `visavis load`, one utterance each; figures as in `load_figures`. Its real-time factor is
+  the time that players took, standing still included, per second of video: 1 when the pipeline kept up.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from visavis.bench.capacity_search import CapacityResult
+from visavis.bench.load_figures import LoadFigures
 from visavis.bench.measured_session import SessionMeasurement
 from visavis.bench.percentiles import Percentiles
 from visavis.bench.resources import MachineUse, ResourceUse
 from visavis.bench.stage_table import StageFigures
 from visavis.bench.surroundings import Surroundings
 from visavis.client.records import Model
+from visavis.contract import CHUNK_SECONDS
 
-Pace = Literal["fast", "paced"]
+# What the services may cost over the same models in one process.
+OVERHEAD_TARGET = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class PaceFigures:
-    """Of all sessions of one run."""
+class FastFigures:
+    """All sessions of the fast run."""
 
-    pace: Pace
     real_time_factor: float
     time_to_first_frame_seconds: Percentiles
     stages: StageFigures
     chunks: int
-    late_chunks: int
+    resources: Mapping[str, ResourceUse]
+    machine: MachineUse
+
+
+@dataclass(frozen=True, slots=True)
+class PacedFigures:
+    """All sessions of the paced run."""
+
+    real_time_factor: float
+    load: LoadFigures
     resources: Mapping[str, ResourceUse]
     machine: MachineUse
 
@@ -45,15 +57,31 @@ class InProcessFigures:
 
     real_time_factor: float
     chunk_seconds: Percentiles
+    cpu_seconds_per_chunk: float
     threads: int
     matrix_operations_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What the services cost over the same models in one process.
+
+    cpu_share: processor time of a chunk in all services (fast run, Valkey included) over that in one process, minus 1.
+    between_seconds: of a paced chunk's time, what it spent neither computed by a stage nor waiting for one: transport,
+    relaying, pipes to workers. between_share: of that, over the chunk's time in one process.
+    """
+
+    cpu_share: float
+    between_seconds: float
+    between_share: float
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineResult:
     """One benchmark.
 
-    threads: of each service's worker, as VISAVIS_WORKER_THREADS says. in_process: None when not asked for.
+    threads: of each service's worker, as VISAVIS_WORKER_THREADS says. search, in_process, overhead: None when not asked
+    for.
     """
 
     surroundings: Surroundings
@@ -62,28 +90,47 @@ class PipelineResult:
     sessions: int
     speech_seconds: float
     threads: str
-    fast: PaceFigures
-    paced: PaceFigures
+    fast: FastFigures
+    paced: PacedFigures
+    search: CapacityResult | None
     in_process: InProcessFigures | None
+    overhead: Overhead | None
 
 
-def pace_figures(
-    pace: Pace,
-    sessions: Sequence[SessionMeasurement],
-    resources: Mapping[str, ResourceUse],
-    machine: MachineUse,
-) -> PaceFigures:
-    """Sums up the sessions of one run."""
+def fast_figures(
+    sessions: Sequence[SessionMeasurement], resources: Mapping[str, ResourceUse], machine: MachineUse
+) -> FastFigures:
+    """Sums up the sessions of the fast run."""
     chunks = [chunk for session in sessions for chunk in session.chunks]
-    stages = StageFigures.of(chunks)
     wall_seconds = max(session.wall_seconds for session in sessions)
-    return PaceFigures(
-        pace=pace,
+    return FastFigures(
         real_time_factor=wall_seconds / sum(session.video_seconds for session in sessions),
         time_to_first_frame_seconds=Percentiles.of([each.time_to_first_frame_seconds for each in sessions]),
-        stages=stages,
+        stages=StageFigures.of(chunks),
         chunks=len(chunks),
-        late_chunks=sum(session.late_chunks for session in sessions),
         resources=resources,
         machine=machine,
+    )
+
+
+def paced_figures(load: LoadFigures, resources: Mapping[str, ResourceUse], machine: MachineUse) -> PacedFigures:
+    """Sums up the paced run."""
+    return PacedFigures(
+        real_time_factor=1 + load.stalled_seconds / load.video_seconds if load.video_seconds else float("nan"),
+        load=load,
+        resources=resources,
+        machine=machine,
+    )
+
+
+def overhead_of(fast: FastFigures, paced: PacedFigures, alone: InProcessFigures) -> Overhead:
+    """Compares; see `Overhead`."""
+    cpu_seconds = sum(use.cpu_seconds for use in fast.resources.values()) / fast.chunks
+    stages = paced.load.stages
+    in_stages = sum(of.mean for of in (*stages.computed.values(), *stages.queued.values()))
+    between_seconds = stages.total.mean - in_stages
+    return Overhead(
+        cpu_share=cpu_seconds / alone.cpu_seconds_per_chunk - 1,
+        between_seconds=between_seconds,
+        between_share=between_seconds / (alone.real_time_factor * CHUNK_SECONDS),
     )

@@ -13,8 +13,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from visavis.cli.bench import add_bench_commands
+from visavis.cli.command import add_command, add_preset, add_tls_files
 from visavis.cli.data import add_data_commands
 from visavis.cli.errors import CommandError
+from visavis.cli.load import add_load_command
 from visavis.cli.model import add_model_commands
 from visavis.cli.train import add_train_commands
 
@@ -58,7 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_talk(commands)
     _add_up(commands)
     _add_serve(commands)
-    _add_bench(commands)
+    add_load_command(commands)
+    add_bench_commands(commands)
     _add_import_ltx(commands)
     add_model_commands(commands)
     add_data_commands(commands)
@@ -68,22 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, module: str, summary: str, details: str
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary}\n\n{details}" if details else summary,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(module=module)
-    return parser
-
-
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "demo",
         "visavis.cli.demo",
@@ -92,12 +82,12 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "MP4 file, shows where the time went, and stops everything.",
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("out/demo.mp4"), metavar="FILE", help="%(default)s")
-    _add_preset(parser)
+    add_preset(parser)
     _add_rendering(parser)
 
 
 def _add_talk(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "talk",
         "visavis.cli.talk",
@@ -110,20 +100,18 @@ def _add_talk(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="MP4 file to write")
     parser.add_argument("--server", metavar="ADDRESS", help="host:port of a running gateway")
-    parser.add_argument("--tls-authority", type=Path, metavar="FILE", help="PEM: trust this authority; turns TLS on")
-    parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM: show this certificate (mTLS)")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM: the key of --tls-certificate")
+    add_tls_files(parser)
     consent = parser.add_argument_group("consent", "Kept with the portrait on the server.")
     consent.add_argument(
         "--consent-by", metavar="NAME", help="who answers for the consent of the person (default: your user name)"
     )
     consent.add_argument("--synthetic-person", action="store_true", help="the portrait shows no real person")
-    _add_preset(parser)
+    add_preset(parser)
     _add_rendering(parser)
 
 
 def _add_up(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "up",
         "visavis.cli.up",
@@ -139,11 +127,11 @@ def _add_up(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     )
     parser.add_argument("--redis-url", metavar="URL", help="use this Redis instead of an embedded Valkey")
     parser.add_argument("--run-folder", type=Path, metavar="DIR", help="keep outputs and logs here")
-    _add_preset(parser)
+    add_preset(parser)
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "serve",
         "visavis.cli.serve",
@@ -156,30 +144,8 @@ def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--preset", metavar="NAME", help="preset or model folder")
 
 
-def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("bench", help="Measure.", description="Measure.", allow_abbrev=False)
-    benches = parser.add_subparsers(title="benchmarks", metavar="WHAT", required=True)
-    pipeline = _command(
-        benches,
-        "pipeline",
-        "visavis.bench.pipeline",
-        "Measure the whole pipeline through all services.",
-        "Starts fresh services, runs live clients in a process of their own, first as fast as possible, then paced\n"
-        "like a live text-to-speech engine. Prints a table and writes a dated result.",
-    )
-    pipeline.add_argument("--sessions", type=int, default=1, metavar="N", help="live clients at once (%(default)s)")
-    pipeline.add_argument("--seconds", type=float, default=30.0, metavar="S", help="speech per client (%(default)s)")
-    pipeline.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
-    pipeline.add_argument(
-        "--results", type=Path, default=Path("benchmarks/results"), metavar="DIR", help="dated results (%(default)s)"
-    )
-    pipeline.add_argument("--no-result", action="store_true", help="write no dated result")
-    pipeline.add_argument("--in-process", action="store_true", help="also time the same models in one process")
-    _add_preset(pipeline)
-
-
 def _add_import_ltx(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "import-ltx",
         "visavis.cli.import_ltx",
@@ -201,14 +167,14 @@ def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         ("info", "Show this installation, or a running server with --server."),
         ("version", "Show the version."),
     ):
-        parser = _command(commands, name, "visavis.cli.info", summary, "")
+        parser = add_command(commands, name, "visavis.cli.info", summary, "")
         parser.set_defaults(only_version=name == "version")
         if name == "info":
             parser.add_argument("--server", metavar="ADDRESS", help="host:port of a gateway")
 
 
 def _add_health(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "health",
         "visavis.cli.health",
@@ -218,14 +184,6 @@ def _add_health(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("address", metavar="ADDRESS", help="host:port")
     parser.add_argument("--service", default="", metavar="NAME", help="startup, liveness; by default: can it serve?")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="to wait for an answer (%(default)s)")
-
-
-def _add_preset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="mini", metavar="NAME", help="preset or model folder (%(default)s)")
-
-
-def _add_preset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="mini", metavar="NAME", help="preset or model folder (%(default)s)")
 
 
 def _add_rendering(parser: argparse.ArgumentParser) -> None:
