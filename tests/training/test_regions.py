@@ -18,6 +18,12 @@ def test_an_ellipse_holds_its_points_with_a_margin() -> None:
     assert half_height == pytest.approx(15)
 
 
+def test_a_closed_eye_is_still_an_eye() -> None:
+    lids = np.array([[100, 150], [120, 150.5], [140, 150]], dtype=np.float32)
+    _, _, half_width, half_height = ellipse_around(lids, "left_eye", 256) * 256
+    assert half_height == pytest.approx(0.4 * half_width)
+
+
 @given(st.sampled_from([8, 16, 64, 256]))
 def test_a_mask_covers_the_same_area_at_every_resolution(cells: int) -> None:
     ellipses = np.array([[[0.5, 0.6, 0.12, 0.08]]], dtype=np.float32)

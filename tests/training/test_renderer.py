@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from tests.training.made_up_assets import make_assets
-from visavis.training.data.body import BODY_VERTICES, Body, lip_gap
-from visavis.training.data.landmarks import find_landmarks
+from visavis.training.data.body import BODY_VERTICES, LOWER_LIP_VERTEX, UPPER_LIP_VERTEX, Body, lip_gap
+from visavis.training.data.landmarks import RIMS
 from visavis.training.data.makehuman import AssetError
 from visavis.training.data.people import draw_person
 from visavis.training.data.portrait import render_portrait
@@ -64,33 +64,47 @@ def test_the_head_turns_and_the_shoulders_stay(renderer: PersonRenderer, poses: 
     assert np.abs(renderer.screen(crown) - straight[1]).mean() > 1
 
 
-def test_a_yaw_to_the_left_moves_the_nose_to_the_right_of_the_picture(
-    renderer: PersonRenderer, poses: Singles, body: Body
-) -> None:
-    mouth = find_landmarks(body).mouth
+def test_a_yaw_to_the_left_moves_the_nose_to_the_right_of_the_picture(renderer: PersonRenderer, poses: Singles) -> None:
+    mouth = RIMS["mouth"]
     renderer.render(poses[0])
     straight = renderer.screen(mouth)[:, 0].mean()
     renderer.render(poses[0], HeadPose(yaw=0.3))
     assert renderer.screen(mouth)[:, 0].mean() > straight + 2
 
 
-def test_looking_up_lifts_the_mouth(renderer: PersonRenderer, poses: Singles, body: Body) -> None:
-    mouth = find_landmarks(body).mouth
+def test_looking_up_lifts_the_mouth(renderer: PersonRenderer, poses: Singles) -> None:
+    mouth = RIMS["mouth"]
     renderer.render(poses[0])
     straight = renderer.screen(mouth)[:, 1].mean()
     renderer.render(poses[0], HeadPose(pitch=0.2))
     assert renderer.screen(mouth)[:, 1].mean() < straight - 1
 
 
-def test_landmarks_stand_where_the_picture_changes(renderer: PersonRenderer, poses: Singles, body: Body) -> None:
+def test_landmarks_stand_where_the_picture_changes(renderer: PersonRenderer, poses: Singles) -> None:
     blink = renderer.pose({"eyeBlinkLeft": np.ones(1)})[0]
     lid = renderer.pose({})[0]
     change = np.abs(renderer.render(blink).astype(int) - renderer.render(lid).astype(int)).max(axis=2)
     rows, columns = np.nonzero(change > 8)
-    eye = renderer.screen(find_landmarks(body).left_eye)
+    eye = renderer.screen(RIMS["left_eye"])
     assert eye[:, 0].min() - 2 < columns.mean() < eye[:, 0].max() + 2
     assert eye[:, 1].min() - 2 < rows.mean() < eye[:, 1].max() + 2
     assert columns.mean() > SIZE / 2  # a person's left eye is on the right of the picture
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_rims_have_the_proportions_of_mouths_and_eyes(assets: Path, body: Body, number: int) -> None:
+    figure = body.figure(draw_person(number, open_wardrobe(assets)).phenotype)
+    points = {name: figure.neutral_V3[rim] for name, rim in RIMS.items()}
+    width, _, height = np.ptp(points["mouth"], axis=0)
+    assert 0.035 < width < 0.065
+    assert 0.25 < height / width < 0.75
+    lips = (figure.neutral_V3[UPPER_LIP_VERTEX, 2], figure.neutral_V3[LOWER_LIP_VERTEX, 2])
+    assert points["mouth"][:, 2].min() < min(lips) < max(lips) < points["mouth"][:, 2].max()
+    for side, eye in ((1, points["left_eye"]), (-1, points["right_eye"])):
+        width, _, height = np.ptp(eye, axis=0)
+        assert 0.022 < width < 0.036
+        assert 0.15 < height / width < 0.6
+        assert (side * eye[:, 0]).min() > 0.01  # the nose is between them
 
 
 def test_an_unknown_action_is_refused(renderer: PersonRenderer) -> None:
@@ -123,7 +137,7 @@ def test_no_picture_is_flat_or_black(assets: Path, body: Body, seed: int) -> Non
     wardrobe = open_wardrobe(assets)
     renderer = PersonRenderer(draw_person(seed, wardrobe), draw_shot((seed,)), wardrobe, body, 48)
     picture = renderer.render(renderer.pose({})[0])
-    face = renderer.screen(find_landmarks(body).mouth).mean(axis=0).astype(int)
+    face = renderer.screen(RIMS["mouth"]).mean(axis=0).astype(int)
     assert picture[face[1], face[0]].mean() > 40
     assert picture[:8, :8].std() > 0
 

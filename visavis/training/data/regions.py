@@ -12,14 +12,16 @@ import numpy.typing as npt
 from visavis.training.data.texture import Singles
 
 REGIONS = ("mouth", "left_eye", "right_eye")
-# How much larger than the landmarks' box a region is: lips have surroundings, an open eye is higher than its lids.
-_MARGINS = {"mouth": (1.25, 1.5), "left_eye": (1.05, 1.1), "right_eye": (1.05, 1.1)}
+# How much wider and higher than the rim's box a region is: lips have surroundings, eyes have lids and lashes.
+_MARGINS = {"mouth": (1.25, 1.5), "left_eye": (1.2, 1.6), "right_eye": (1.2, 1.6)}
+_LEAST_HEIGHT = 0.4  # of the width: a closed eye is still an eye
 
 
 def ellipse_around(points_N2: Singles, region: str, size: int) -> Singles:
-    """Centre x, centre y, half width, half height [4] around points given in pixels of a picture of `size`."""
+    """Centre x, centre y, half width, half height [4] around a rim's points, in pixels of a picture of `size`."""
     low, high = points_N2.min(axis=0), points_N2.max(axis=0)
     half = (high - low) / 2 * np.array(_MARGINS[region])
+    half[1] = max(half[1], _LEAST_HEIGHT * half[0])
     return np.asarray(np.concatenate([(low + high) / 2, half]) / size, dtype=np.float32)
 
 
