@@ -56,6 +56,6 @@ def test_nothing_listening_is_said_so(tmp_path: Path) -> None:
 
 
 def test_closing_leaves_no_thread(blocking_client: BlockingClient) -> None:
-    extra = BlockingClient(blocking_client._client.address)
+    extra = BlockingClient("127.0.0.1:1")
     extra.close()
     assert sum(thread.name == "visavis-client" for thread in threading.enumerate()) == 2

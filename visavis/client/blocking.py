@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from visavis.client.client import Idle, Starvation, VisavisClient
+from visavis.client.client import Idle, SlowReader, Starvation, VisavisClient
 from visavis.client.events import Event, Segment, SessionEnded
 from visavis.client.formats import AudioFormat, VideoFormat
 from visavis.client.records import Avatar, Capacity, Consent, ServerInfo, SessionStart
@@ -73,7 +73,7 @@ class BlockingSession:
         """Says that the utterance is complete."""
         self._thread.run(self._session.end_utterance())
 
-    def interrupt(self, played_samples: int) -> None:
+    def interrupt(self, played_samples: int | None = None) -> None:
         """Drops what was not played."""
         self._thread.run(self._session.interrupt(played_samples))
 
@@ -113,7 +113,7 @@ class BlockingSession:
 class BlockingClient:
     """A connection to a server, for `with`. See `VisavisClient` for the verbs and their errors."""
 
-    def __init__(self, address: str, *, tls: Tls | None = None, call_seconds: float = 30.0) -> None:
+    def __init__(self, address: str | Sequence[str], *, tls: Tls | None = None, call_seconds: float = 30.0) -> None:
         self._thread = LoopThread()
 
         async def connect() -> VisavisClient:
@@ -180,6 +180,7 @@ class BlockingClient:
         seed: int | None = None,
         idle: Idle = "server",
         starvation: Starvation = "server",
+        slow_reader: SlowReader = "server",
     ) -> Iterator[BlockingSession]:
         """Opens a session with an avatar and drops it on leaving, unless it has ended."""
         opened = self._client.talk(
@@ -189,6 +190,7 @@ class BlockingClient:
             seed=seed,
             idle=idle,
             starvation=starvation,
+            slow_reader=slow_reader,
         )
         session = self._thread.run(opened.__aenter__())
         try:

@@ -1,24 +1,22 @@
 """The asynchronous client of a visavis server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypeVar
+from typing import Final, Literal, Self
 
-import grpc
-import grpc.aio
-
-from visavis.client.errors import ServerUnavailable, SessionClosed, error_from_rpc
 from visavis.client.formats import AudioFormat, VideoFormat
+from visavis.client.gateways import Gateways
 from visavis.client.records import Avatar, Capacity, Consent, ServerInfo, SessionStart
+from visavis.client.resumable_stream import ResumableStream
 from visavis.client.session import TalkSession
 from visavis.client.tls import Tls
-from visavis.contract import MAX_MESSAGE_BYTES
-from visavis.v1 import generator_pb2, talking_head_pb2, talking_head_pb2_grpc
+from visavis.v1 import generator_pb2, talking_head_pb2
 
 Idle = Literal["server", "live", "pause"]
+SlowReader = Literal["server", "wait", "drop"]
 Starvation = Literal["server", "wait", "fill"]
 
 _IDLE: Final = {
@@ -26,27 +24,29 @@ _IDLE: Final = {
     "live": talking_head_pb2.IDLE_BEHAVIOR_LIVE,
     "pause": talking_head_pb2.IDLE_BEHAVIOR_PAUSE,
 }
+_SLOW_READER: Final = {
+    "server": talking_head_pb2.SLOW_READER_POLICY_UNSPECIFIED,
+    "wait": talking_head_pb2.SLOW_READER_POLICY_WAIT,
+    "drop": talking_head_pb2.SLOW_READER_POLICY_DROP,
+}
 _STARVATION: Final = {
     "server": talking_head_pb2.STARVATION_POLICY_UNSPECIFIED,
     "wait": talking_head_pb2.STARVATION_POLICY_WAIT,
     "fill": talking_head_pb2.STARVATION_POLICY_FILL,
 }
-_Answer = TypeVar("_Answer")
 
 
 class VisavisClient:
     """A connection to a server, for `async with`. One client serves many sessions over one channel.
 
-    address: "host:port" of the gateway.
+    address: "host:port" of the gateway, or several: where one cannot be reached, the next is tried.
     tls: None connects in the clear.
     call_seconds: the limit of every call but `talk`.
     """
 
-    def __init__(self, address: str, *, tls: Tls | None = None, call_seconds: float = 30.0) -> None:
-        self.address: Final = address
+    def __init__(self, address: str | Sequence[str], *, tls: Tls | None = None, call_seconds: float = 30.0) -> None:
         self._call_seconds = call_seconds
-        self._channel = _open_channel(address, tls)
-        self._stub = talking_head_pb2_grpc.TalkingHeadServiceStub(self._channel)
+        self._gateways = Gateways([address] if isinstance(address, str) else address, tls)
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,15 +58,11 @@ class VisavisClient:
 
     async def close(self) -> None:
         """Closes the connection; sessions that still run are dropped."""
-        await self._channel.close()
+        await self._gateways.close()
 
     async def wait_until_reachable(self, timeout_seconds: float) -> None:
         """Waits for the connection. ServerUnavailable when the server cannot be reached in time."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._channel.channel_ready()
-        except TimeoutError as error:
-            raise ServerUnavailable(f"no server answers at {self.address}") from error
+        await self._gateways.wait_until_reachable(timeout_seconds)
 
     async def register_avatar(
         self, portrait: bytes | Path | str, consent: Consent, *, display_name: str = ""
@@ -84,40 +80,47 @@ class VisavisClient:
         request = talking_head_pb2.RegisterAvatarRequest(
             portrait=portrait, display_name=display_name, consent=consent.to_message()
         )
-        answer = await _answer(self._stub.RegisterAvatar(request, timeout=self._call_seconds))
+        answer = await self._gateways.call(lambda stub: stub.RegisterAvatar(request, timeout=self._call_seconds))
         return Avatar.from_message(answer.avatar)
 
     async def get_avatar(self, avatar_id: str) -> tuple[Avatar, bytes]:
         """An avatar and its thumbnail (JPEG, the portrait as the model sees it). NotFound if there is none."""
         request = talking_head_pb2.GetAvatarRequest(avatar_id=avatar_id)
-        answer = await _answer(self._stub.GetAvatar(request, timeout=self._call_seconds))
+        answer = await self._gateways.call(lambda stub: stub.GetAvatar(request, timeout=self._call_seconds))
         return Avatar.from_message(answer.avatar), answer.thumbnail
 
     async def list_avatars(self) -> AsyncIterator[Avatar]:
         """Every avatar, page by page."""
-        request = talking_head_pb2.ListAvatarsRequest()
+        page_token = ""
         while True:
-            answer = await _answer(self._stub.ListAvatars(request, timeout=self._call_seconds))
+            answer = await self._list_page(talking_head_pb2.ListAvatarsRequest(page_token=page_token))
             for avatar in answer.avatars:
                 yield Avatar.from_message(avatar)
-            if not answer.next_page_token:
+            page_token = answer.next_page_token
+            if not page_token:
                 return
-            request = talking_head_pb2.ListAvatarsRequest(page_token=answer.next_page_token)
+
+    async def _list_page(self, request: talking_head_pb2.ListAvatarsRequest) -> talking_head_pb2.ListAvatarsResponse:
+        return await self._gateways.call(lambda stub: stub.ListAvatars(request, timeout=self._call_seconds))
 
     async def delete_avatar(self, avatar_id: str) -> None:
         """Deletes an avatar; its running sessions go on. NotFound if there is none."""
         request = talking_head_pb2.DeleteAvatarRequest(avatar_id=avatar_id)
-        await _answer(self._stub.DeleteAvatar(request, timeout=self._call_seconds))
+        await self._gateways.call(lambda stub: stub.DeleteAvatar(request, timeout=self._call_seconds))
 
     async def capacity(self) -> Capacity:
         """How many sessions can run, and how many do."""
         request = talking_head_pb2.GetCapacityRequest()
-        return Capacity.from_message(await _answer(self._stub.GetCapacity(request, timeout=self._call_seconds)))
+        return Capacity.from_message(
+            await self._gateways.call(lambda stub: stub.GetCapacity(request, timeout=self._call_seconds))
+        )
 
     async def server_info(self) -> ServerInfo:
         """The server's version, model and picture size."""
         request = talking_head_pb2.GetServerInfoRequest()
-        return ServerInfo.from_message(await _answer(self._stub.GetServerInfo(request, timeout=self._call_seconds)))
+        return ServerInfo.from_message(
+            await self._gateways.call(lambda stub: stub.GetServerInfo(request, timeout=self._call_seconds))
+        )
 
     @asynccontextmanager
     async def talk(
@@ -129,6 +132,7 @@ class VisavisClient:
         seed: int | None = None,
         idle: Idle = "server",
         starvation: Starvation = "server",
+        slow_reader: SlowReader = "server",
     ) -> AsyncIterator[TalkSession]:
         """Opens a session with an avatar (or its id) and drops it on leaving, unless it has ended.
 
@@ -136,6 +140,7 @@ class VisavisClient:
         seed: repeats the pictures of another session with the same speech; None lets the server draw one.
         idle: whether the face goes on living ("live") or nothing is sent ("pause") while no speech is waiting.
         starvation: whether an unfinished utterance that runs dry waits for speech or is filled with silence.
+        slow_reader: whether the server waits for a client that reads too slowly or drops to the newest chunk.
         Raises NotFound, CapacityExhausted, InvalidInput, ServerUnavailable.
         """
         video = video_format or VideoFormat.jpeg()
@@ -147,47 +152,13 @@ class VisavisClient:
             sampling=generator_pb2.SAMPLING_PRESET_UNSPECIFIED,
             idle_behavior=_IDLE[idle],
             starvation_policy=_STARVATION[starvation],
+            slow_reader_policy=_SLOW_READER[slow_reader],
         )
-        call = self._stub.Talk()
-        session: TalkSession | None = None
+        stream, response = await self._gateways.open_talk(talking_head_pb2.TalkRequest(config=config))
+        start = SessionStart.from_message(response.started)
+        resumable = ResumableStream(stream, start, audio_format.bytes_per_sample, self._gateways.open_talk)
+        session = TalkSession(resumable, start, audio_format, video)
         try:
-            start = await _answer(_start(call, config))
-            session = TalkSession(call, start, audio_format, video)
             yield session
         finally:
-            if session is not None:
-                await session.close()
-            call.cancel()
-
-
-async def _start(
-    call: grpc.aio.StreamStreamCall[talking_head_pb2.TalkRequest, talking_head_pb2.TalkResponse],
-    config: talking_head_pb2.SessionConfig,
-) -> SessionStart:
-    with suppress(asyncio.InvalidStateError):  # the call has failed already; reading says why
-        await call.write(talking_head_pb2.TalkRequest(config=config))
-    message = await call.read()
-    if not isinstance(message, talking_head_pb2.TalkResponse) or message.WhichOneof("response") != "started":
-        raise SessionClosed("the server did not start the session")
-    return SessionStart.from_message(message.started)
-
-
-async def _answer(call: Awaitable[_Answer]) -> _Answer:
-    """Waits for a call and raises its failure as a typed error."""
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        raise error_from_rpc(error) from error
-
-
-def _open_channel(address: str, tls: Tls | None) -> grpc.aio.Channel:
-    options = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        # A server that vanished without a word is noticed after 30 s.
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-    ]
-    if tls is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, tls.credentials(), options=options)
+            await session.close()

@@ -1,6 +1,7 @@
 """What a session receives: segments of video with their sound, and notices."""
 
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from google.protobuf import duration_pb2
 
@@ -74,7 +75,7 @@ class UtteranceEnded:
 class Interrupted:
     """An interruption took effect: from here on frames carry the new epoch.
 
-    last_chunk_index: the last chunk whose frames were sent before; 0 if none.
+    last_chunk_index: the chunk behind which the session goes on; frames behind it are not to be shown any more.
     """
 
     epoch: int
@@ -91,15 +92,44 @@ class Starved:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """The connection broke and the session goes on with frame `next_frame_index`; H.264 with a key frame."""
+
+    epoch: int
+    next_frame_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksDropped:
+    """This client was too slow and will never get these chunks and their sound (`slow_reader="drop"`)."""
+
+    epoch: int
+    first_chunk_index: int
+    last_chunk_index: int
+
+
+EndReason = Literal["end_of_audio", "idle", "lifetime"]
+
+
+@dataclass(frozen=True, slots=True)
 class SessionEnded:
-    """The session is complete: this many chunks and frames were sent."""
+    """The session is complete: this many chunks and frames were sent.
+
+    reason: the end of audio, or the server's limit on silence of the client ("idle") or on the session's "lifetime".
+    """
 
     chunks: int
     frames: int
+    reason: EndReason = "end_of_audio"
 
 
-Notice = UtteranceEnded | Interrupted | Starved | SessionEnded
+Notice = UtteranceEnded | Interrupted | Starved | Resumed | ChunksDropped | SessionEnded
 Event = Segment | Notice
+
+_END_REASONS: Final[dict[talking_head_pb2.SessionEndReason.ValueType, EndReason]] = {
+    talking_head_pb2.SESSION_END_REASON_IDLE: "idle",
+    talking_head_pb2.SESSION_END_REASON_LIFETIME: "lifetime",
+}
 
 
 def event_from_message(message: talking_head_pb2.TalkResponse) -> Event:
@@ -117,7 +147,13 @@ def event_from_message(message: talking_head_pb2.TalkResponse) -> Event:
             filled = starved.policy == talking_head_pb2.STARVATION_POLICY_FILL
             return Starved(starved.utterance_id, starved.chunk_index, filled)
         case "ended":
-            return SessionEnded(message.ended.chunks, message.ended.frames)
+            reason = _END_REASONS.get(message.ended.reason, "end_of_audio")
+            return SessionEnded(message.ended.chunks, message.ended.frames, reason)
+        case "resumed":
+            return Resumed(message.resumed.epoch, message.resumed.next_frame_index)
+        case "dropped":
+            dropped = message.dropped
+            return ChunksDropped(dropped.epoch, dropped.first_chunk_index, dropped.last_chunk_index)
         case other:
             raise ValueError(f"the server sent {other or 'an empty response'} in the middle of a session")
 

@@ -78,7 +78,11 @@ class Avatar:
 
 @dataclass(frozen=True, slots=True)
 class SessionStart:
-    """What the server says when a session starts. `seed` repeats the session's pictures with the same audio."""
+    """What the server says when a session starts. `seed` repeats the session's pictures with the same audio.
+
+    resume_token: the right to go on after a break; empty where the server does not resume. resume_window_seconds: how
+    long it keeps a session whose client is gone.
+    """
 
     session_id: str
     seed: int
@@ -86,6 +90,8 @@ class SessionStart:
     height: int
     frame_rate: int
     model: Model
+    resume_token: str
+    resume_window_seconds: float
 
     @classmethod
     def from_message(cls, message: talking_head_pb2.SessionStarted) -> Self:
@@ -97,6 +103,8 @@ class SessionStart:
             height=message.height,
             frame_rate=message.frame_rate,
             model=Model.from_message(message.model),
+            resume_token=message.resume_token,
+            resume_window_seconds=message.resume_window.ToNanoseconds() / 1e9,
         )
 
 

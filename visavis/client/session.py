@@ -4,20 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-import grpc
-import grpc.aio
 import numpy as np
 import numpy.typing as npt
 
-from visavis.client.errors import ClientError, SessionClosed, error_from_rpc, error_from_status
+from visavis.client.errors import ClientError, SessionClosed
 from visavis.client.events import Event, Segment, SessionEnded, event_from_message
 from visavis.client.formats import AudioFormat, VideoFormat
 from visavis.client.pictures import PictureDecoder
 from visavis.client.records import SessionStart
-from visavis.client.status_details import read_status_details
+from visavis.client.resumable_stream import ResumableStream
 from visavis.v1 import talking_head_pb2
-
-TalkCall = grpc.aio.StreamStreamCall[talking_head_pb2.TalkRequest, talking_head_pb2.TalkResponse]
 
 MAX_PACKET_BYTES: Final = 256 * 1024
 
@@ -27,20 +23,21 @@ class TalkSession:
 
     Speech and video flow at the same time: send from one task and iterate in another (`send_in_background` does the
     first). The server stops reading about 30 s of speech ahead of a reader that does not read.
+
+    A connection or gateway that breaks is replaced: the session goes on at the frame behind the last one received, and
+    `events` gives a `Resumed`. An error is raised only when that fails for the server's whole resume window.
     """
 
     def __init__(
-        self, call: TalkCall, start: SessionStart, audio_format: AudioFormat, video_format: VideoFormat
+        self, stream: ResumableStream, start: SessionStart, audio_format: AudioFormat, video_format: VideoFormat
     ) -> None:
         self.start: Final = start
         self.audio_format: Final = audio_format
         self.video_format: Final = video_format
-        self._call = call
+        self._stream = stream
         self._decoder: PictureDecoder | None = None
-        self._writing = asyncio.Lock()
-        self._write_task: asyncio.Task[None] | None = None
-        self._read_task: asyncio.Task[talking_head_pb2.TalkResponse] | None = None
         self._sender: asyncio.Task[None] | None = None
+        self._source_error: Exception | None = None
         self._ended: SessionEnded | None = None
 
     @property
@@ -66,8 +63,12 @@ class TalkSession:
         message = talking_head_pb2.EndOfUtterance()
         await self._write(talking_head_pb2.TalkRequest(end_of_utterance=message))
 
-    async def interrupt(self, played_samples: int) -> None:
-        """Drops what was not played. `played_samples` counts on the session's timeline in its sample rate."""
+    async def interrupt(self, played_samples: int | None = None) -> None:
+        """Drops what was not played. `Interrupted` says when, and where the session goes on.
+
+        played_samples: how much was played, on the session's timeline in its sample rate, so that the face goes on from
+        what was seen. None: everything that was received.
+        """
         message = talking_head_pb2.Interrupt(played_samples=played_samples)
         await self._write(talking_head_pb2.TalkRequest(interrupt=message))
 
@@ -75,8 +76,6 @@ class TalkSession:
         """Says that no speech follows; what is pending is rendered and iteration ends after it."""
         message = talking_head_pb2.EndOfAudio()
         await self._write(talking_head_pb2.TalkRequest(end_of_audio=message))
-        async with self._writing:
-            await self._call.done_writing()
 
     def send_in_background(self, packets: AsyncIterator[bytes], *, end: bool = True) -> None:
         """Starts a task that sends every packet and the end of the utterance, and with `end` ends the session.
@@ -93,7 +92,12 @@ class TalkSession:
         Raises the typed error of a failed session.
         """
         while self._ended is None:
-            message = await self._read()
+            try:
+                message = await self._stream.receive()
+            except ClientError as error:
+                if self._source_error is not None:  # the cause of the closed stream, not its consequence
+                    raise self._source_error from error
+                raise
             event = event_from_message(message)
             if isinstance(event, SessionEnded):
                 self._ended = event
@@ -123,9 +127,7 @@ class TalkSession:
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.gather(self._sender, return_exceptions=True)
-        self._call.cancel()
-        pending = [task for task in (self._write_task, self._read_task) if task is not None]
-        await asyncio.gather(*pending, return_exceptions=True)
+        await self._stream.close()
 
     async def _send_all(self, packets: AsyncIterator[bytes], end: bool) -> None:
         try:
@@ -134,59 +136,17 @@ class TalkSession:
             await self.end_utterance()
             if end:
                 await self.end()
-        except Exception:
-            self._call.cancel()
+        except ClientError:
+            raise  # the reader gets it too
+        except Exception as error:
+            self._source_error = error
+            await self._stream.close()
             raise
 
     async def _write(self, request: talking_head_pb2.TalkRequest) -> None:
-        # grpc.aio cancels the whole call with a cancelled write. So a caller who gives up sending leaves a task behind
-        # that finishes its message, and the lock keeps the next message behind it.
-        self._write_task = asyncio.create_task(self._write_in_turn(request))
-        await asyncio.shield(self._write_task)
-
-    async def _write_in_turn(self, request: talking_head_pb2.TalkRequest) -> None:
-        async with self._writing:
-            try:
-                await self._call.write(request)
-            except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-                raise await self._failure() from error
-            except grpc.aio.AioRpcError as error:
-                raise error_from_rpc(error) from error
-
-    async def _read(self) -> talking_head_pb2.TalkResponse:
-        if self._read_task is None:
-            self._read_task = asyncio.create_task(self._read_now())
-        message = await asyncio.shield(self._read_task)  # a reader with a timeout loses neither call nor message
-        self._read_task = None
-        return message
-
-    async def _read_now(self) -> talking_head_pb2.TalkResponse:
-        try:
-            message = await self._call.read()
-        except grpc.aio.AioRpcError as error:
-            self._raise_sender_error()
-            raise error_from_rpc(error) from error
-        except asyncio.CancelledError as error:
-            self._raise_sender_error()
-            raise SessionClosed("the session was closed") from error
-        if not isinstance(message, talking_head_pb2.TalkResponse):
-            raise SessionClosed("the server closed the session without saying that it ended")
-        return message
-
-    def _raise_sender_error(self) -> None:
-        """A sender that failed by itself is the cause of the broken call, not its consequence."""
-        if self._sender is None or not self._sender.done() or self._sender.cancelled():
-            return
-        error = self._sender.exception()
-        if error is not None and not isinstance(error, ClientError):
-            raise error
-
-    async def _failure(self) -> ClientError:
-        code = await self._call.code()
-        if code is grpc.StatusCode.OK:
-            return SessionClosed("the session has ended; nothing more can be sent")
-        details = read_status_details(await self._call.trailing_metadata())
-        return error_from_status(code, await self._call.details() or "", details)
+        if self._ended is not None:
+            raise SessionClosed("the session has ended; nothing more can be sent")
+        await self._stream.send(request)
 
     def _bytes_of(self, samples: npt.NDArray[np.generic]) -> bytes:
         channels = 1 if samples.ndim == 1 else samples.shape[-1]

@@ -1,0 +1,88 @@
+"""One gRPC stream of a session; a session that was resumed has had several."""
+
+import asyncio
+
+import grpc
+import grpc.aio
+
+from visavis.client.errors import (
+    ClientError,
+    ServerError,
+    ServerUnavailable,
+    SessionClosed,
+    error_from_rpc,
+    error_from_status,
+)
+from visavis.client.status_details import read_status_details
+from visavis.v1 import talking_head_pb2
+
+TalkCall = grpc.aio.StreamStreamCall[talking_head_pb2.TalkRequest, talking_head_pb2.TalkResponse]
+
+
+class TalkStream:
+    """Writes and reads in their order, and survives callers that give up: grpc.aio cancels a whole call with one read.
+
+    Errors of every method: the server's, typed; `SessionClosed` once the stream is closed or has ended.
+    """
+
+    def __init__(self, call: TalkCall) -> None:
+        self._call = call
+        self._closed = False
+        self._reading: asyncio.Task[talking_head_pb2.TalkResponse] | None = None
+
+    async def write(self, request: talking_head_pb2.TalkRequest) -> None:
+        """Send one request, waiting while the server does not read; `end_of_audio` is the last. Never cancel it."""
+        try:
+            await self._call.write(request)
+            if request.HasField("end_of_audio"):
+                await self._call.done_writing()
+        except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
+            raise await self._failure() from error
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+        except asyncio.CancelledError as error:
+            raise SessionClosed("the session was closed") from error
+
+    async def read(self) -> talking_head_pb2.TalkResponse:
+        """The next response. A reader that is cancelled loses neither stream nor response."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_now())
+        response = await asyncio.shield(self._reading)
+        self._reading = None
+        return response
+
+    async def close(self) -> None:
+        """End the stream at once. Idempotent."""
+        self._closed = True
+        self._call.cancel()
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _read_now(self) -> talking_head_pb2.TalkResponse:
+        try:
+            response = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise error_from_rpc(error) from error
+        except asyncio.CancelledError as error:
+            raise SessionClosed("the session was closed") from error
+        if not isinstance(response, talking_head_pb2.TalkResponse):
+            raise SessionClosed("the server closed the session without saying that it ended")
+        return response
+
+    async def _failure(self) -> ClientError:
+        code = await self._call.code()
+        if code is grpc.StatusCode.OK:
+            return SessionClosed("the session has ended; nothing more can be sent")
+        if self._closed:
+            return SessionClosed("the session was closed")
+        details = read_status_details(await self._call.trailing_metadata())
+        return error_from_status(code, await self._call.details() or "", details)
+
+
+def stream_was_broken(error: ClientError) -> bool:
+    """Whether a stream ended by an accident that another stream can mend, not by what the server decided."""
+    if isinstance(error, ServerUnavailable):
+        return True
+    # The transport's own: the server gives a reason with everything it says.
+    from_transport = error.code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+    return from_transport and not error.reason and isinstance(error, ServerError | SessionClosed)
