@@ -355,10 +355,12 @@ async def test_a_hung_worker_takes_no_new_sessions(serve: Serve) -> None:
 
 async def test_a_draining_stage_refuses_new_sessions_and_serves_the_old(serve: Serve) -> None:
     async with serve() as served, session(served) as call:
-        served.slots.drain()
+        served.slots.drain(20.0)
         assert isinstance(await failure_of(served, config_request("s2")), Draining)
-        await call.write(chunk_request())
-        assert (await read(call)).chunk.speech.header.chunk_index == 1
+        assert (await read(call)).draining.time_left.ToMilliseconds() == pytest.approx(20_000, abs=1000)
+        for index in (1, 2):  # and the notice comes once
+            await call.write(chunk_request(index))
+            assert (await read(call)).chunk.speech.header.chunk_index == index
         served.slots.evict_all(Draining("time is up"))
         assert isinstance(await status_of(call), Draining)
         await served.wait_until_free()

@@ -34,6 +34,7 @@ class ToneSettings:
     warm_up_seconds: float = 0.0
     open_seconds: float = 0.0
     fails_to_start: bool = False
+    replay_chunks: int = 2
 
 
 class ToneEngine:
@@ -74,8 +75,17 @@ class ToneEngine:
             raise RuntimeError(SECRET)
         self._pending.append((session_id, chunk))
 
+    def rewind(self, session_id: str, rewind: Message) -> None:
+        replay = cast(audio_encoder_pb2.EncodeRewind, rewind).replay
+        if len(replay) > self._settings.replay_chunks:
+            raise InvalidInput("too many", "rewind.replay")
+        self._drop(session_id)
+
     def close(self, session_id: str) -> None:
         self._open.discard(session_id)
+        self._drop(session_id)
+
+    def _drop(self, session_id: str) -> None:
         self._pending = deque(entry for entry in self._pending if entry[0] != session_id)
 
     def call(self, request: Message) -> Message:

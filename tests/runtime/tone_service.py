@@ -8,7 +8,7 @@ from visavis.runtime.errors import InvalidInput
 from visavis.runtime.server import run_main
 from visavis.runtime.service import EngineSpec, ServiceDefinition, ServiceRuntime, bind_servicer
 from visavis.runtime.settings import Environment, ServiceSettings, read_service_settings
-from visavis.runtime.stage import StreamRules
+from visavis.runtime.stream_rules import StreamRules
 from visavis.v1 import audio_encoder_pb2, audio_encoder_pb2_grpc
 
 

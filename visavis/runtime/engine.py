@@ -1,8 +1,8 @@
 """What a stage must implement to be served: the engine, which lives alone in the worker process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from google.protobuf.message import Message
 
@@ -32,12 +32,15 @@ class Engine(Protocol):
     """One stage's computation. Every method is called from one thread of the worker process, never concurrently.
 
     Messages are the inner messages of the contract: `open` takes EncodeConfig and returns EncodeReady (not
-    EncodeRequest and EncodeResponse), `submit` takes SpeechChunk, SpeechLatents or VideoLatents, `step` returns
-    EncodedChunk, GeneratedChunk or DecodedPictures.
+    EncodeRequest and EncodeResponse), `submit` takes SpeechChunk, SpeechLatents or VideoLatents, `rewind` takes
+    EncodeRewind, GenerateRewind or DecodeRewind, `step` returns EncodedChunk, GeneratedChunk or DecodedPictures.
 
-    A `VisavisError` raised by `open`, `submit` or `call`, or returned by `step`, ends that session or call only. Any
-    other exception of `open`, `submit` and `call` does the same and reaches the client as an opaque INTERNAL. An
-    exception that escapes `step` or `close` ends the worker: its state can no longer be trusted.
+    A state that leaves for another instance, or arrives from one, is a session of its own beside the session it belongs
+    to, under an id that no session can have (the generator's `open` tells which).
+
+    A `VisavisError` raised by `open`, `submit`, `rewind` or `call`, or returned by `step`, ends that session or call
+    only. Any other exception of `open`, `submit`, `rewind` and `call` does the same and reaches the client as an opaque
+    INTERNAL. An exception that escapes `step` or `close` ends the worker: its state can no longer be trusted.
     """
 
     def warm_up(self) -> None:
@@ -49,7 +52,11 @@ class Engine(Protocol):
         ...
 
     def open(self, session_id: str, config: Message) -> Message:
-        """Makes room for a session and returns the `ready` message. Session ids are unique among open sessions."""
+        """Makes room for a session and returns the `ready` message. Session ids are unique among open sessions.
+
+        Where the config says `resume`, the session goes on at that border; what must be computed for it again is left
+        to `step`.
+        """
         ...
 
     def submit(self, session_id: str, item: Message, arrival_seconds: float) -> None:
@@ -57,6 +64,13 @@ class Engine(Protocol):
 
         `arrival_seconds`: when it reached the service, on `time.monotonic()`, which all processes of a machine share.
         The worker takes commands between two steps only, so its own clock would miss up to a step of waiting.
+        """
+        ...
+
+    def rewind(self, session_id: str, rewind: Message) -> None:
+        """Goes to a border of an open session; must not compute.
+
+        From now on nothing of what was submitted before is answered. What must be computed again is left to `step`.
         """
         ...
 
@@ -77,4 +91,13 @@ class Engine(Protocol):
 
         A `VisavisError` as output ends its session. Nothing may be returned for a closed session.
         """
+        ...
+
+
+@runtime_checkable
+class CachingEngine(Protocol):
+    """An engine that keeps something for its sessions on the device, and says how much."""
+
+    def cache_bytes(self) -> Mapping[str, int]:
+        """Bytes by kind; the kinds are always the same. Asked after every step, so it must be quick."""
         ...

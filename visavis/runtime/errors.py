@@ -105,6 +105,12 @@ class LeaseLost(VisavisError):
     reason = "LEASE_LOST"
 
 
+class SessionMoved(LeaseLost):
+    """The session goes on in another stream or on another instance, which has its state."""
+
+    reason = "SESSION_MOVED"
+
+
 class DeadlineMissed(VisavisError):
     """The other side took longer than it may."""
 
@@ -208,6 +214,7 @@ _BY_REASON: dict[str, type[VisavisError]] = {
         ModelMismatch,
         LeaseHeld,
         LeaseLost,
+        SessionMoved,
         DeadlineMissed,
         SessionAborted,
         LimitExceeded,

@@ -114,7 +114,7 @@ def leased_sessions(store: LeaseStore, holder: str) -> SessionScope:
 
     @asynccontextmanager
     async def scope(session: StageSession) -> AsyncIterator[CompleteReady]:
-        async with LeaseKeeper(store, session.session_id, holder, session.fail) as keeper:
+        async with LeaseKeeper(store, session.session_id, holder, session.abandon) as keeper:
 
             def complete(ready: Any) -> None:
                 ready.generator_id = holder

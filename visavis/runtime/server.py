@@ -232,7 +232,7 @@ class Service:
         self._readiness.note_draining()
         self._metrics.draining.set(1)
         await self._readiness.publish_now()
-        self._slots.drain()
+        self._slots.drain(self._settings.drain_seconds)
         await self._wait_for_sessions()
         if self._slots.used_slots:
             logger.warning("sessions are cut off", extra={"sessions": self._slots.used_slots})

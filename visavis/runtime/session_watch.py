@@ -51,14 +51,16 @@ class SessionWatch:
         arrival.span.note({"visavis.queued_seconds": queued, "visavis.computed_seconds": computed})
         arrival.span.end()
 
-    def dropped(self) -> None:
-        """The oldest chunk will have no answer."""
-        self._take().span.end("dropped")
+    def drop_all(self) -> int:
+        """No chunk that is in the stage will have an answer; returns how many there were."""
+        dropped = len(self._arrivals)
+        for _ in range(dropped):
+            self._take().span.end("dropped")
+        return dropped
 
     def close(self) -> None:
-        """The session is over; nothing more is answered."""
-        while self._arrivals:
-            self.dropped()
+        """The session is over."""
+        self.drop_all()
 
     @contextmanager
     def blocked(self, side: BlockedSide) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Admission: the sessions a process can hold at once. Full is an answer, not a queue."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -32,12 +33,26 @@ class SlotPool:
 
     def __init__(self, slots: int, *, retry_after_seconds: float) -> None:
         self.slots = slots
-        self.draining = False
         self.changed = asyncio.Event()
         self._retry_after_seconds = retry_after_seconds
         self._taken: set[Slot] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._draining = asyncio.Event()
+        self._drain_ends = 0.0
+
+    @property
+    def draining(self) -> bool:
+        return self._draining.is_set()
+
+    @property
+    def drain_seconds_left(self) -> float:
+        """Until running sessions are ended; only while draining."""
+        return max(0.0, self._drain_ends - time.monotonic())
+
+    async def wait_draining(self) -> None:
+        """Returns when draining has begun."""
+        await self._draining.wait()
 
     @property
     def used_slots(self) -> int:
@@ -59,9 +74,10 @@ class SlotPool:
         self.slots = min(self.slots, slots)
         self._note_change()
 
-    def drain(self) -> None:
-        """Takes no new sessions from now on."""
-        self.draining = True
+    def drain(self, seconds: float = 0.0) -> None:
+        """Takes no new sessions from now on; running ones may go on for `seconds`."""
+        self._drain_ends = time.monotonic() + seconds
+        self._draining.set()
         self._note_change()
 
     def evict_all(self, error: VisavisError) -> None:

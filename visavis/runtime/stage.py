@@ -6,52 +6,22 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf.message import Message
 
 from visavis.runtime.boundary import answer, next_request
-from visavis.runtime.chunk_order import ChunkPosition
-from visavis.runtime.errors import DeadlineMissed, InvalidInput, VisavisError, as_visavis_error
+from visavis.runtime.errors import DeadlineMissed, InvalidInput, SessionMoved, VisavisError, as_visavis_error
 from visavis.runtime.session_id import check_session_id
+from visavis.runtime.session_relay import SessionRelay, WritingContext
 from visavis.runtime.session_watch import SessionWatch
 from visavis.runtime.slots import SlotPool
+from visavis.runtime.stream_rules import StreamRules
 from visavis.runtime.telemetry import Metrics
 from visavis.runtime.tracing import Span, Tracing, traceparent_of
 from visavis.runtime.worker import Worker, WorkerSession
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamRules:
-    """What differs between the stages' streams.
-
-    A request is a oneof of `config` and the item field, a response one of `ready` and the output field.
-    """
-
-    # Name of the item in the request: "chunk", "speech" or "video".
-    item_field: str
-    response_type: type[Message]
-    # Name of the output in the response: "chunk" or "pictures".
-    output_field: str
-    # Raise InvalidInput for what breaks a rule of the contract (sizes, ranges). Must be quick: they run on the loop.
-    check_config: Callable[[Any], None]
-    check_item: Callable[[Any], None]
-    # Whether an output is the last one of its item, which carries the item's timing.
-    completes_item: Callable[[Any], bool] = lambda output: True
-    # Hears of every output; for the stage's own metrics.
-    on_output: Callable[[Any], None] = lambda output: None
-
-
-class WritingContext(Protocol):
-    """What the handler needs of grpc.aio's servicer context."""
-
-    async def write(self, message: Any) -> None: ...
-
-    def invocation_metadata(self) -> Any: ...
-
-    async def abort(self, code: Any, details: str, trailing_metadata: Any) -> Any: ...
 
 
 @dataclass(slots=True)
@@ -64,10 +34,16 @@ class StageSession:
     _worker_session: WorkerSession | None = None
 
     def fail(self, error: VisavisError) -> None:
-        """Ends the session with `error`, from wherever it is noticed (lease lost, evicted)."""
+        """Ends the session with `error` after the answers that are there (evicted, moved)."""
         self._error = self._error or error
         if self._worker_session is not None:
             self._worker_session.fail(error)
+
+    def abandon(self, error: VisavisError) -> None:
+        """Ends the session with `error` at once: nothing more is answered, and the engine forgets it (lease lost)."""
+        self._error = self._error or error
+        if self._worker_session is not None:
+            self._worker_session.abandon(error)
 
     def attach(self, worker_session: WorkerSession) -> None:
         self._worker_session = worker_session
@@ -85,15 +61,6 @@ SessionScope: TypeAlias = Callable[[StageSession], AbstractAsyncContextManager[C
 async def no_scope(session: StageSession) -> AsyncIterator[CompleteReady]:
     """For stages that hold nothing per session outside the engine."""
     yield lambda ready: None
-
-
-@dataclass(slots=True)
-class _Flow:
-    """Items of one session that are in the stage."""
-
-    permits: asyncio.Semaphore
-    max_in_flight: int
-    watch: SessionWatch
 
 
 class Stage:
@@ -115,6 +82,7 @@ class Stage:
         self._tracing = tracing
         self._max_in_flight = max_in_flight
         self._config_timeout_seconds = config_timeout_seconds
+        self._sessions: dict[str, StageSession] = {}
 
     async def serve_session(
         self, requests: AsyncIterator[Any], context: Any, rules: StreamRules, scope: SessionScope = no_scope
@@ -126,6 +94,9 @@ class Stage:
         and HTTP/2 holds the sender back. An item counts until its last answer is written, so a slow reader slows its
         own session. Half-close lets what is pending finish. However it ends, the engine forgets the session and the
         slot is free before `scope` is left.
+
+        A session that is open here already is refused, unless the config says `resume`: then it was left behind by
+        somebody who is gone, and its stream ends with SessionMoved. When the instance drains, the stream says so once.
         """
         await answer(context, self._serve(requests, context, rules, scope))
 
@@ -150,18 +121,38 @@ class Stage:
         with report, self._slots.claim(session.fail) as slot:
             self._worker.check_serving()
             async with scope(session) as complete_ready:
+                self._take_place(session)
                 ready, worker_session = await self._worker.open(session.session_id, config)
                 try:
+                    self._sessions[session.session_id] = session
                     session.attach(worker_session)
+                    start = rules.first_position(config, ready)
                     complete_ready(ready)
                     await context.write(rules.response_type(ready=ready))
                     report.began = True
                     logger.info("session begins", extra={"session_id": session.session_id})
                     watch = SessionWatch(self._metrics, self._tracing, span.traceparent)
-                    await self._relay(requests, context, rules, worker_session, watch)
+                    relay = SessionRelay(
+                        requests,
+                        context,
+                        rules,
+                        worker_session,
+                        watch,
+                        self._slots,
+                        start=start,
+                        max_in_flight=self._max_in_flight,
+                    )
+                    await relay.run()
                 finally:
                     worker_session.close()
                     slot.free()
+                    if self._sessions.get(session.session_id) is session:
+                        del self._sessions[session.session_id]
+
+    def _take_place(self, session: StageSession) -> None:
+        older = self._sessions.get(session.session_id)
+        if older is not None and session.config.HasField("resume"):
+            older.abandon(SessionMoved("the session was resumed in another stream"))
 
     async def _read_config(self, requests: AsyncIterator[Any], rules: StreamRules) -> Any:
         try:
@@ -176,54 +167,6 @@ class Stage:
         check_session_id(first.config.session_id)
         rules.check_config(first.config)
         return first.config
-
-    async def _relay(
-        self,
-        requests: AsyncIterator[Any],
-        context: WritingContext,
-        rules: StreamRules,
-        session: WorkerSession,
-        watch: SessionWatch,
-    ) -> None:
-        flow = _Flow(asyncio.Semaphore(self._max_in_flight), self._max_in_flight, watch)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._read_items(requests, rules, session, flow))
-                await self._write_outputs(context, rules, session, flow)
-        finally:
-            watch.close()
-
-    async def _read_items(
-        self, requests: AsyncIterator[Any], rules: StreamRules, session: WorkerSession, flow: _Flow
-    ) -> None:
-        position = ChunkPosition()
-        while True:
-            with flow.watch.blocked("read"):
-                await flow.permits.acquire()
-            request = await next_request(requests)
-            if request is None:
-                break
-            item = _item_of(request, rules)
-            position = position.advance(item.header, field=rules.item_field)
-            rules.check_item(item)
-            flow.watch.arrived(item.header)
-            session.submit(item)
-        for _ in range(flow.max_in_flight - 1):  # all permits back: every item is answered
-            await flow.permits.acquire()
-        session.finish()
-
-    async def _write_outputs(
-        self, context: WritingContext, rules: StreamRules, session: WorkerSession, flow: _Flow
-    ) -> None:
-        async for output in session:
-            completes = rules.completes_item(output)
-            rules.on_output(output)
-            if completes:
-                flow.watch.answered(output.timing)
-            with flow.watch.blocked("write"):
-                await context.write(rules.response_type(**{rules.output_field: output}))
-            if completes:
-                flow.permits.release()
 
 
 class _SessionReport:
@@ -255,12 +198,3 @@ class _SessionReport:
         seconds = round(time.monotonic() - self._started, 3)
         fields = {"session_id": self._session_id, "code": code, "reason": reason, "seconds": seconds}
         logger.info("session ends", extra=fields)
-
-
-def _item_of(request: Any, rules: StreamRules) -> Any:
-    kind = request.WhichOneof("request")
-    if kind == rules.item_field:
-        return getattr(request, kind)
-    if kind == "config":
-        raise InvalidInput("config comes once, as the first message", "config")
-    raise InvalidInput(f"the message holds no {rules.item_field}", "request")

@@ -6,13 +6,16 @@ a session, an avatar or an address.
 """
 
 import platform
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from visavis import __version__
 from visavis.runtime.engine import EngineDescription
@@ -39,6 +42,9 @@ class WorkerView(Protocol):
 
     @property
     def queue_depth(self) -> int: ...
+
+    @property
+    def cache_bytes(self) -> Mapping[str, int]: ...
 
 
 class Metrics:
@@ -102,6 +108,7 @@ class Metrics:
         self._gauge("visavis_worker_resident_memory_bytes", "Memory of the worker process.").set_function(
             lambda: resident_memory_bytes(worker.process_id)
         )
+        self.registry.register(_CacheBytes(self.stage, worker))
 
     def describe_model(self, description: EngineDescription) -> None:
         """Exports which model the warm engine runs."""
@@ -127,6 +134,22 @@ class Metrics:
         for value in values:  # a counter that appears with its first event has no rate for it
             family.labels(self.stage, value)
         return family
+
+
+class _CacheBytes(Collector):
+    """`visavis_cache_bytes` of a worker that keeps something; which kinds there are, its engine says."""
+
+    def __init__(self, stage: str, worker: WorkerView) -> None:
+        self._stage = stage
+        self._worker = worker
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        text = "Keys and values kept on the device: of running sessions (context) and of avatars (sink)."
+        family = GaugeMetricFamily("visavis_cache_bytes", text, labels=["stage", "kind"])
+        for kind, byte_count in self._worker.cache_bytes.items():
+            family.add_metric([self._stage, kind], byte_count)
+        if family.samples:
+            yield family
 
 
 class MetricsServer:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ from visavis.runtime.worker_messages import (
     Event,
     OpenSession,
     Produced,
+    RewindSession,
     StopWorker,
     SubmitItem,
     WorkerWarm,
@@ -73,12 +74,26 @@ class WorkerSession:
         self._changed = asyncio.Event()
         self._error: VisavisError | None = None
         self._finished = False
+        self._rewinds = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether an error ends the iteration after the outputs that are there."""
+        return self._error is not None
 
     def submit(self, item: Message) -> None:
         """Hands one item to the engine without waiting; the caller bounds how many are in flight."""
         if self._error is not None:
             raise self._error
         self._worker.send(SubmitItem(self._key, item, time.monotonic()))
+
+    def rewind(self, rewind: Message) -> None:
+        """Has the engine go back; what it has answered before and nobody has taken is dropped."""
+        if self._error is not None:
+            raise self._error
+        self._outputs.clear()
+        self._rewinds += 1
+        self._worker.send(RewindSession(self._key, rewind))
 
     def finish(self) -> None:
         """No output is expected any more: the iteration ends after those that are there."""
@@ -90,13 +105,22 @@ class WorkerSession:
         self._error = self._error or error
         self._changed.set()
 
+    def abandon(self, error: VisavisError) -> None:
+        """Ends the iteration with `error` now, drops what is there and frees the session in the engine."""
+        self._outputs.clear()
+        self._error = self._error or error
+        self._changed.set()
+        self.close()
+
     def close(self) -> None:
         """Frees the session in the engine, before anything sent later; idempotent, does not wait."""
         self._worker.forget(self._key)
 
-    def deliver(self, output: Message | VisavisError) -> None:
+    def deliver(self, output: Message | VisavisError, rewinds: int) -> None:
         if isinstance(output, VisavisError):
             self.fail(output)
+        elif rewinds < self._rewinds:
+            pass  # made before the engine heard of the last rewind
         elif len(self._outputs) >= OUTPUTS_LIMIT:
             logger.error("the engine produces more than it was asked for", extra={"session_id": self.session_id})
             self.fail(InternalError("too-many-outputs"))
@@ -149,7 +173,7 @@ class Worker:
         self._warm: asyncio.Future[EngineDescription] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping = False
-        self._beat = Beat(0.0, 0.0, 0.0, 0)
+        self._beat = Beat(0.0, 0.0, 0.0, 0, {})
         self._beat_at = 0.0
         self._busy_fraction = 0.0
 
@@ -166,6 +190,11 @@ class Worker:
     def queue_depth(self) -> int:
         """Commands that the engine has not taken yet."""
         return self._commands.qsize() + self._beat.queue_depth
+
+    @property
+    def cache_bytes(self) -> Mapping[str, int]:
+        """What the engine keeps for sessions, by kind; empty for one that keeps nothing."""
+        return self._beat.cache_bytes
 
     @property
     def stalled_seconds(self) -> float:
@@ -309,9 +338,9 @@ class Worker:
 
     def _deliver(self, event: Event) -> None:
         match event:
-            case Produced(key, output):
+            case Produced(key, output, rewinds):
                 if key in self._sessions:
-                    self._sessions[key].deliver(output)
+                    self._sessions[key].deliver(output, rewinds)
             case Answered(key, answer):
                 self._settle(self._answers.get(key), answer)
             case Beat():

@@ -4,6 +4,7 @@
 taken for an answer to a new session of the same id. Protobuf messages pickle by their serialised form.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 from google.protobuf.message import Message
@@ -23,6 +24,11 @@ class SubmitItem(NamedTuple):
     item: Message
     # On time.monotonic(), when the item reached the service.
     arrival_seconds: float
+
+
+class RewindSession(NamedTuple):
+    key: int
+    rewind: Message
 
 
 class CloseSession(NamedTuple):
@@ -54,6 +60,8 @@ class Produced(NamedTuple):
 
     key: int
     output: Message | VisavisError
+    # RewindSession commands the engine had taken when it made this: what it made before the last one is dropped.
+    rewinds: int
 
 
 class Beat(NamedTuple):
@@ -65,7 +73,9 @@ class Beat(NamedTuple):
     busy_seconds: float
     alive_seconds: float
     queue_depth: int
+    # What a CachingEngine keeps, by kind.
+    cache_bytes: Mapping[str, int]
 
 
-Command: TypeAlias = OpenSession | SubmitItem | CloseSession | CallEngine | StopWorker
+Command: TypeAlias = OpenSession | SubmitItem | RewindSession | CloseSession | CallEngine | StopWorker
 Event: TypeAlias = WorkerWarm | Answered | Produced | Beat

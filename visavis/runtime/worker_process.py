@@ -13,13 +13,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from visavis.openmp import wait_asleep
-from visavis.runtime.engine import Engine
+from visavis.runtime.engine import CachingEngine, Engine
 from visavis.runtime.errors import VisavisError, as_visavis_error
 from visavis.runtime.json_logs import configure_logging
 from visavis.runtime.worker_messages import (
@@ -31,6 +31,7 @@ from visavis.runtime.worker_messages import (
     Event,
     OpenSession,
     Produced,
+    RewindSession,
     StopWorker,
     SubmitItem,
     WorkerWarm,
@@ -107,9 +108,11 @@ class EngineLoop:
         self._events: queue.Queue[Event | None] = queue.Queue(EVENTS_LIMIT)
         self._session_ids: dict[int, str] = {}
         self._keys: dict[str, int] = {}
+        self._rewinds: dict[int, int] = {}
         self._born = time.monotonic()
         self._active_since: float | None = None
         self._busy_seconds = 0.0
+        self._cache_bytes: Mapping[str, int] = {}
 
     def run(self, create_engine: Callable[[], Engine]) -> None:
         """Creates and warms the engine, then serves until StopWorker; raises what escapes the engine."""
@@ -129,6 +132,7 @@ class EngineLoop:
             writer.join(timeout=5)
 
     def _serve(self, engine: Engine) -> None:
+        caching = engine if isinstance(engine, CachingEngine) else None
         while True:
             for command in self._take(wait=not engine.has_work()):
                 if isinstance(command, StopWorker):
@@ -140,6 +144,8 @@ class EngineLoop:
                     outputs = engine.step()
                 for session_id, output in outputs:
                     self._emit(engine, session_id, output)
+            if caching is not None:
+                self._cache_bytes = caching.cache_bytes()
 
     def _take(self, *, wait: bool) -> Iterator[Command]:
         """What is there now, at least one command when waiting; later arrivals come after the next step."""
@@ -157,6 +163,12 @@ class EngineLoop:
                 error = _error_of(lambda: engine.submit(session_id, item, arrival_seconds), session_id)
                 if error is not None:
                     self._emit(engine, session_id, error)
+            case RewindSession(key, rewind) if key in self._session_ids:
+                session_id = self._session_ids[key]
+                self._rewinds[key] += 1
+                error = _error_of(lambda: engine.rewind(session_id, rewind), session_id)
+                if error is not None:
+                    self._emit(engine, session_id, error)
             case CloseSession(key) if key in self._session_ids:
                 self._forget(engine, key)
             case CallEngine(key, request):
@@ -172,6 +184,7 @@ class EngineLoop:
         else:
             self._session_ids[command.key] = session_id
             self._keys[session_id] = command.key
+            self._rewinds[command.key] = 0
         self._events.put(Answered(command.key, answer))
 
     def _emit(self, engine: Engine, session_id: str, output: Any) -> None:
@@ -179,13 +192,13 @@ class EngineLoop:
         if key is None:
             logger.warning("dropped what the engine made for a closed session", extra={"session_id": session_id})
             return
+        self._events.put(Produced(key, output, self._rewinds[key]))
         if isinstance(output, VisavisError):
             self._forget(engine, key)
-        self._events.put(Produced(key, output))
 
     def _forget(self, engine: Engine, key: int) -> None:
         session_id = self._session_ids.pop(key)
-        del self._keys[session_id]
+        del self._keys[session_id], self._rewinds[key]
         engine.close(session_id)
 
     @contextmanager
@@ -216,7 +229,13 @@ class EngineLoop:
             time.sleep(self._beat_seconds)
             now, active_since = time.monotonic(), self._active_since
             active_seconds = 0.0 if active_since is None else now - active_since
-            beat = Beat(active_seconds, self._busy_seconds + active_seconds, now - self._born, self._commands.qsize())
+            beat = Beat(
+                active_seconds,
+                self._busy_seconds + active_seconds,
+                now - self._born,
+                self._commands.qsize(),
+                self._cache_bytes,
+            )
             with suppress(queue.Full):  # the parent does not read; it will not miss a beat
                 self._events.put_nowait(beat)
 
