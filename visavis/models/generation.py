@@ -72,6 +72,11 @@ class SamplingPlan:
         return (self.transformer.chunk_latent_frames, *self.latent_shape)
 
     @property
+    def replay_chunks(self) -> int:
+        """Chunks whose replay makes a context that equals the one they had: information rises a block a chunk."""
+        return len(self.transformer.transformer_blocks)
+
+    @property
     def passes(self) -> int:
         """Forward passes a chunk takes."""
         return self.schedule.steps + (self.settings.cache_source == "clean")
@@ -173,10 +178,22 @@ class ChunkInProgress:
 
     `advance` runs one forward pass; after the last one, `result` has the latents and the state for the next chunk. With
     the cache source `clean` the latents are final one pass earlier (`latents_ready`), so they can be sent already.
+
+    A chunk that was generated before is replayed by giving its latents: then only the pass over clean latents is left
+    that makes the next chunk's context. With the cache source `clean` that context is the one it had, bit for bit, if
+    the one before it was; and as block b of a context depends on blocks below b of the context before, after as many
+    replays as the transformer has blocks (`SamplingPlan.replay_chunks`) whatever stood before the first makes no
+    difference.
     """
 
     @torch.no_grad()
-    def __init__(self, speech_latents_TWD: torch.Tensor, state: GenerationState) -> None:
+    def __init__(
+        self,
+        speech_latents_TWD: torch.Tensor,
+        state: GenerationState,
+        *,
+        replayed_latents_THWC: torch.Tensor | None = None,
+    ) -> None:
         plan = state.plan
         _check_speech(speech_latents_TWD, plan)
         weight = plan.transformer.proj_in.weight
@@ -187,11 +204,14 @@ class ChunkInProgress:
             speech = [FoldedSpeech.concatenate([part, part.silenced()]) for part in speech]
             sinks.append(plan.no_id_sink)
         self._state = state
-        self._passes_done = 0
+        self._passes_done = 0 if replayed_latents_THWC is None else plan.schedule.steps
+        self._passes = plan.passes if replayed_latents_THWC is None else plan.schedule.steps + 1
         self._context: Context | None = None
         self.speech = speech
         self.window = Window(sinks, state.context, plan.rotations)
-        self.latents_THWC = chunk_noise(state.seed, state.chunk_index, plan.chunk_shape).to(weight.device, weight.dtype)
+        if replayed_latents_THWC is None:
+            replayed_latents_THWC = chunk_noise(state.seed, state.chunk_index, plan.chunk_shape)
+        self.latents_THWC = replayed_latents_THWC.to(weight.device, weight.dtype)
 
     @property
     def plan(self) -> SamplingPlan:
@@ -211,7 +231,7 @@ class ChunkInProgress:
     @property
     def done(self) -> bool:
         """Whether `result` can be called."""
-        return self._passes_done == self.plan.passes
+        return self._passes_done == self._passes
 
     def advance(self) -> bool:
         """One forward pass. True when the chunk is done."""
@@ -221,13 +241,13 @@ class ChunkInProgress:
     def result(self) -> tuple[torch.Tensor, GenerationState]:
         """The chunk's video latents `[3, H, W, C]` (normalised) and the session's next state."""
         if self._context is None:
-            raise ValueError(f"the chunk is not done: {self._passes_done} of {self.plan.passes} passes")
+            raise ValueError(f"the chunk is not done: {self._passes_done} of {self._passes} passes")
         next_state = replace(self._state, context=self._context, chunk_index=self._state.chunk_index + 1)
         return self.latents_THWC, next_state
 
     def prepare_pass(self) -> None:
         """Before the pass that makes the next chunk's context, lets the window record it."""
-        if self._passes_done == self.plan.passes - 1:
+        if self._passes_done == self._passes - 1:
             self.window.start_recording()
 
     def complete_pass(self, velocities_RTHWC: torch.Tensor | None) -> None:
