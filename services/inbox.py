@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -37,6 +38,15 @@ class Inbox(Generic[Payload]):
     def take(self) -> WaitingChunk[Payload]:
         """Removes and returns the oldest chunk."""
         return self.waiting.popleft()
+
+    def clear(self) -> None:
+        """Drops what waits."""
+        self.waiting.clear()
+
+    @property
+    def next_deadline_seconds(self) -> float:
+        """When the oldest chunk is due; never, where nothing waits."""
+        return self.waiting[0].deadline_seconds if self.waiting else math.inf
 
     def candidate(self, session_id: str) -> Candidate | None:
         """The oldest chunk as the scheduler sees it, or None when nothing waits."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from services.model_settings import ModelSettings
 from visavis.runtime.service import EngineSpec, ServiceDefinition, ServiceRuntime, bind_servicer
-from visavis.runtime.stage import StreamRules
+from visavis.runtime.stream_rules import StreamRules
 from visavis.v1 import audio_encoder_pb2, audio_encoder_pb2_grpc
 
 STAGE: Final = "audio_encoder"

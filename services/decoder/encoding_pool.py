@@ -29,6 +29,10 @@ class EncodingPool(Generic[Result]):
     def close(self, session_id: str) -> None:
         """Forgets the session; what it has pending is never collected."""
         self._lane_of.pop(session_id, None)
+        self.drop(session_id)
+
+    def drop(self, session_id: str) -> None:
+        """What the session has pending is never collected; what runs now ends before its next job begins."""
         for owner, future in self._pending:
             if owner == session_id:
                 future.cancel()

@@ -1,7 +1,8 @@
 """The decoder's engine, alone in the worker process: video latents in, encoded pictures out.
 
 Torch decodes one chunk at a time; pictures are encoded beside it in a few threads, so that the next chunk is decoded
-while the last one is encoded.
+while the last one is encoded. A session that is rebuilt decodes its last chunks again before the next one, each a step
+of its own, due when that next one is; their pictures are thrown away.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from google.protobuf.message import Message
 
+from services.borders import Borders, kept_borders, log_way
 from services.decoder.encoding_pool import EncodingPool
 from services.decoder.model import DecoderModel
 from services.decoder.pictures import PictureEncoder, jpeg_bytes, open_picture_encoder
@@ -25,11 +26,13 @@ from services.decoder.segments import split_chunk
 from services.decoder.settings import DecoderSettings
 from services.inbox import Inbox, WaitingChunk, stage_timing
 from services.loaded_model import LoadedModel, load_model
-from services.scheduling import next_chunk
+from services.replay import read_replay
+from services.scheduling import Candidate, next_chunk
+from visavis.contract import CHUNK_FRAMES
 from visavis.models.video_autoencoder import VideoAutoencoder
 from visavis.models.video_stream import DecoderState
 from visavis.runtime.engine import EngineDescription, SessionOutput
-from visavis.runtime.errors import as_visavis_error
+from visavis.runtime.errors import InvalidInput, as_visavis_error
 from visavis.v1 import chunk_pb2, decoder_pb2
 
 # With nothing to decode, a step waits this long for the encoders: their end wakes it at once, a new command after it.
@@ -39,17 +42,44 @@ THUMBNAIL_QUALITY: Final = 90
 Answer = list[decoder_pb2.DecodedPictures]
 
 
+@dataclass(frozen=True, slots=True)
+class EncodingJob:
+    """The pictures of one chunk on their way to the client's codec."""
+
+    encoder: PictureEncoder
+    pictures_Fhw3: npt.NDArray[np.uint8]
+    skip_frames: int
+    # Whether the first picture must not depend on one before.
+    restart: bool
+    chunk: WaitingChunk[torch.Tensor]
+    start_seconds: float
+
+    def run(self) -> Answer:
+        """Encodes all but the skipped pictures; in an encoding thread."""
+        frames = self.encoder.encode(self.pictures_Fhw3[self.skip_frames :], self.restart)
+        timing = stage_timing(self.chunk.arrival_seconds, self.start_seconds, time.monotonic())
+        return split_chunk(self.chunk.header, frames, timing, first_frame=self.skip_frames)
+
+
 @dataclass(slots=True)
 class _Session:
-    state: DecoderState
+    borders: Borders[DecoderState, torch.Tensor]
     encoder: PictureEncoder
     # Of the chunk decoded last.
     epoch: int = 0
+    # Frames of the next chunk that the client has already.
+    skip_frames: int = 0
     inbox: Inbox[torch.Tensor] = field(default_factory=Inbox)
+
+    def candidate(self, session_id: str) -> Candidate | None:
+        """What the session has to decode next, or None."""
+        if self.borders.replay:
+            return Candidate(session_id, self.inbox.next_deadline_seconds, 0.0, started=True)
+        return self.inbox.candidate(session_id)
 
 
 class DecoderEngine:
-    """Implements `visavis.runtime.engine.Engine`. Every chunk is answered, each session's in order."""
+    """Implements `visavis.runtime.engine.Engine`. Every chunk is answered, each session's in order, unless rewound."""
 
     def __init__(self, settings: DecoderSettings) -> None:
         self._settings = settings
@@ -62,6 +92,7 @@ class DecoderEngine:
         self._loaded: LoadedModel[VideoAutoencoder] = load_model(self._settings.model, "vae")
         self._model = DecoderModel(self._loaded.module, self._loaded.preset.picture_size)
         self._model.warm_up()
+        self._kept = kept_borders(self._settings.kept_borders, self._model.state_bytes)
 
     def describe(self) -> EngineDescription:
         """Says which model runs."""
@@ -72,15 +103,25 @@ class DecoderEngine:
         assert isinstance(config, decoder_pb2.DecodeConfig)
         size = self._model.picture_size
         state = self._model.initial_state(config.portrait_latent, config.seed)
-        self._sessions[session_id] = _Session(state, open_picture_encoder(config.video_format, size, size))
+        encoder = open_picture_encoder(config.video_format, size, size)
+        self._sessions[session_id] = _Session(Borders(state, self._kept), encoder)
         self._pool.open(session_id)
-        return decoder_pb2.DecodeReady(model=self._loaded.identity_message(), width=size, height=size)
+        if config.HasField("resume"):
+            self._go_to(session_id, config.resume, "config.resume")
+        return decoder_pb2.DecodeReady(
+            model=self._loaded.identity_message(), width=size, height=size, replay_chunks=self._model.replay_chunks
+        )
 
     def submit(self, session_id: str, item: Message, arrival_seconds: float) -> None:
         """Takes the next VideoLatents of a session; raises InvalidInput where they do not fit the model."""
         assert isinstance(item, chunk_pb2.VideoLatents)
         latents_THWC = self._model.read_latents(item.latents)
         self._sessions[session_id].inbox.put(item.header, latents_THWC, arrival_seconds)
+
+    def rewind(self, session_id: str, rewind: Message) -> None:
+        """Takes a DecodeRewind; raises InvalidInput for a replay or a number of frames that cannot be."""
+        assert isinstance(rewind, decoder_pb2.DecodeRewind)
+        self._go_to(session_id, rewind, "rewind")
 
     def close(self, session_id: str) -> None:
         """Forgets a session; its unfinished pictures are never returned."""
@@ -98,27 +139,58 @@ class DecoderEngine:
         )
 
     def has_work(self) -> bool:
-        """True while a chunk waits or its pictures are being encoded."""
-        return not self._pool.is_idle or any(session.inbox.waiting for session in self._sessions.values())
+        """True while a chunk waits, or one to decode again, or pictures are being encoded."""
+        return not self._pool.is_idle or any(
+            session.inbox.waiting or session.borders.replay for session in self._sessions.values()
+        )
 
     def step(self) -> Sequence[SessionOutput]:
         """Decodes the chunk that is due first, or waits a little for the encoders; returns what they have finished."""
-        candidates = (session.inbox.candidate(session_id) for session_id, session in self._sessions.items())
+        candidates = (session.candidate(session_id) for session_id, session in self._sessions.items())
         chosen = None if self._pool.is_full else next_chunk(filter(None, candidates))
         if chosen is None:
             return self._encoded(ENCODER_WAIT_SECONDS)
-        self._decode(chosen.session_id)
+        session = self._sessions[chosen.session_id]
+        if session.borders.replay:
+            self._see(session.borders.replay.popleft(), session)
+        else:
+            self._decode(chosen.session_id, session)
         return self._encoded(0.0)
 
-    def _decode(self, session_id: str) -> None:
+    def _go_to(self, session_id: str, rewind: decoder_pb2.DecodeRewind, field: str) -> None:
+        border = rewind.border
+        if rewind.skip_frames >= CHUNK_FRAMES:
+            raise InvalidInput(f"a chunk has {CHUNK_FRAMES} frames; not all can be skipped", f"{field}.skip_frames")
+        replay = read_replay(
+            rewind.replay,
+            border,
+            most=self._model.replay_chunks,
+            header_of=lambda video: video.header,
+            read=lambda video, name: self._model.read_latents(video.latents, f"{name}.latents"),
+            field=f"{field}.replay",
+        )
         session = self._sessions[session_id]
+        session.inbox.clear()
+        self._pool.drop(session_id)
+        # Whatever comes next begins with a key frame.
+        session.epoch, session.skip_frames = 0, rewind.skip_frames
+        way = session.borders.go_to(border.chunk_index, replay)
+        log_way(session_id, border.chunk_index, way, len(replay), self._model.replay_chunks)
+
+    def _see(self, latents_THWC: torch.Tensor, session: _Session) -> npt.NDArray[np.uint8]:
+        pictures_Fhw3, state = self._model.decode_chunk(latents_THWC, session.borders.state)
+        session.borders.move_on(state)
+        return pictures_Fhw3
+
+    def _decode(self, session_id: str, session: _Session) -> None:
         chunk = session.inbox.take()
         start_seconds = time.monotonic()
-        pictures_Fhw3, session.state = self._model.decode_chunk(chunk.payload, session.state)
+        pictures_Fhw3 = self._see(chunk.payload, session)
         # Frames of an older epoch may have been dropped on their way to the client.
-        restart = chunk.header.epoch > session.epoch
-        session.epoch = chunk.header.epoch
-        self._pool.submit(session_id, partial(_encode, session.encoder, pictures_Fhw3, restart, chunk, start_seconds))
+        restart = chunk.header.restart_pictures or chunk.header.epoch > session.epoch
+        job = EncodingJob(session.encoder, pictures_Fhw3, session.skip_frames, restart, chunk, start_seconds)
+        session.epoch, session.skip_frames = chunk.header.epoch, 0
+        self._pool.submit(session_id, job.run)
 
     def _encoded(self, timeout_seconds: float) -> list[SessionOutput]:
         outputs: list[SessionOutput] = []
@@ -134,15 +206,3 @@ class DecoderEngine:
                 failed.add(session_id)
                 outputs.append((session_id, as_visavis_error(error, session_id=session_id)))
         return outputs
-
-
-def _encode(
-    encoder: PictureEncoder,
-    pictures_Fhw3: npt.NDArray[np.uint8],
-    restart: bool,
-    chunk: WaitingChunk[torch.Tensor],
-    start_seconds: float,
-) -> Answer:
-    frames = encoder.encode(pictures_Fhw3, restart)
-    timing = stage_timing(chunk.arrival_seconds, start_seconds, time.monotonic())
-    return split_chunk(chunk.header, frames, timing)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from services.tensor_checks import checked_tensor
 from visavis.contract import CHUNK_LATENT_FRAMES
+from visavis.models.reach import video_decoder_reach
 from visavis.models.tensors import tensor_to_message
 from visavis.models.video_autoencoder import VideoAutoencoder
 from visavis.models.video_stream import DecoderState
@@ -28,14 +29,19 @@ class DecoderModel:
             raise ValueError(f"{picture_size} is no multiple of {vae.spatial_compression_ratio}")
         self._vae = vae
         self.picture_size = picture_size
+        # Both are known once the model is warm: the size of a state, and how many chunks it depends on.
+        self.state_bytes = 0
+        self.replay_chunks = 0
         self.latent_shape = (rows, rows, vae.latents_mean.shape[0])
 
     def warm_up(self) -> None:
-        """Encodes a portrait and decodes two chunks at real shapes."""
+        """Encodes a portrait and decodes two chunks at real shapes; finds size and reach of a session's state."""
         portrait_latent = self.encode_portrait(Image.new("RGB", (self.picture_size, self.picture_size)))
         state = self.initial_state(portrait_latent, seed=0)
         for _ in range(2):
             _, state = self.decode_chunk(torch.zeros(CHUNK_LATENT_FRAMES, *self.latent_shape), state)
+        self.state_bytes = sum(tensor.nbytes for tensor in state.caches)
+        self.replay_chunks = video_decoder_reach(self._vae, CHUNK_LATENT_FRAMES)
 
     @torch.inference_mode()
     def encode_portrait(self, portrait: Image.Image) -> tensor_pb2.Tensor:
@@ -51,9 +57,9 @@ class DecoderModel:
         latent_THWC = checked_tensor(portrait_latent, (1, *self.latent_shape), "config.portrait_latent")
         return self._vae.initial_decoder_state(self._placed(latent_THWC)[None], seed)
 
-    def read_latents(self, latents: tensor_pb2.Tensor) -> torch.Tensor:
+    def read_latents(self, latents: tensor_pb2.Tensor, field: str = "video.latents") -> torch.Tensor:
         """Returns a chunk's latents `[3, H, W, C]`; raises InvalidInput for any others."""
-        return checked_tensor(latents, (CHUNK_LATENT_FRAMES, *self.latent_shape), "video.latents")
+        return checked_tensor(latents, (CHUNK_LATENT_FRAMES, *self.latent_shape), field)
 
     @torch.inference_mode()
     def decode_chunk(

@@ -17,10 +17,12 @@ def split_chunk(
     frames: Sequence[media_pb2.Frame],
     timing: chunk_pb2.StageTiming,
     message_bytes: int = MESSAGE_BYTES,
+    *,
+    first_frame: int = 0,
 ) -> list[decoder_pb2.DecodedPictures]:
     """Returns the chunk's messages, each with as many frames as fit into `message_bytes`, but at least one.
 
-    The last message says so and carries `timing`.
+    The last message says so and carries `timing`. `first_frame` is the place of the first one within the chunk.
 
     Raises:
         ValueError: `frames` is empty.
@@ -28,7 +30,7 @@ def split_chunk(
     if not frames:
         raise ValueError("a chunk has at least one frame")
     messages = [
-        decoder_pb2.DecodedPictures(header=header, frame_offset=offset, frames=group)
+        decoder_pb2.DecodedPictures(header=header, frame_offset=first_frame + offset, frames=group)
         for offset, group in _groups(frames, message_bytes)
     ]
     messages[-1].last_in_chunk = True

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, Final
+
+from prometheus_client import Counter
 
 from services.decoder.config import check_config
 from services.decoder.settings import DecoderSettings
 from visavis.runtime.service import EngineSpec, ServiceDefinition, ServiceRuntime, bind_servicer
-from visavis.runtime.stage import StreamRules
+from visavis.runtime.stream_rules import StreamRules
 from visavis.v1 import decoder_pb2, decoder_pb2_grpc
 
 STAGE: Final = "decoder"
@@ -29,10 +32,12 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
 
     def __init__(self, runtime: ServiceRuntime) -> None:
         self._stage = runtime.stage()
+        self._frames = Counter("visavis_decoder_frames", "Frames encoded.", registry=runtime.metrics.registry)
+        self._rules = replace(RULES, on_output=self._count_frames)
 
     async def Decode(self, request_iterator: AsyncIterator[decoder_pb2.DecodeRequest], context: Any) -> None:
         """One session: config -> ready, then the pictures of each chunk."""
-        await self._stage.serve_session(request_iterator, context, RULES)
+        await self._stage.serve_session(request_iterator, context, self._rules)
 
     async def EncodePortrait(
         self, request: decoder_pb2.EncodePortraitRequest, context: Any
@@ -40,6 +45,9 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         """A portrait's latent."""
         response: decoder_pb2.EncodePortraitResponse = await self._stage.call(context, request)
         return response
+
+    def _count_frames(self, pictures: decoder_pb2.DecodedPictures) -> None:
+        self._frames.inc(len(pictures.frames))
 
 
 def define_service(settings: DecoderSettings) -> ServiceDefinition:

@@ -15,11 +15,14 @@ class DecoderSettings:
     model: ModelSettings
     # Threads that encode pictures beside torch.
     encoding_threads: int
+    # Of a session, beside the last; 0: what fits into 64 MiB, 2 to 8.
+    kept_borders: int
 
 
 def read_decoder_settings(environment: Environment) -> DecoderSettings:
-    """Reads the model's settings and VISAVIS_ENCODING_THREADS; raises SettingsError."""
+    """Reads the model's settings, VISAVIS_ENCODING_THREADS and VISAVIS_KEPT_BORDERS; raises SettingsError."""
     return DecoderSettings(
         model=read_model_settings(environment),
         encoding_threads=environment.integer("ENCODING_THREADS", 2, minimum=1, maximum=64),
+        kept_borders=environment.integer("KEPT_BORDERS", 0, maximum=1000),
     )

@@ -2,64 +2,58 @@
 
 A step is one forward pass of the chunk that is due first. A session that joins, leaves or becomes urgent is seen
 between two passes. The last pass of a chunk makes the context for the next one (cache source "clean"); the chunk's
-latents are final before it and leave at once, and that pass runs when nothing more urgent waits.
+latents are final before it and leave at once, and that pass runs when nothing more urgent waits. A session that is
+rebuilt makes the contexts of its last chunks again, one pass each, due when its next chunk is.
+
+A state travels as a session of its own beside the session that it belongs to:
+
+- `leaving_id`, opened with TransferSessionRequest: the session begins no further chunk; when the one in progress is
+  done, its state comes out as TransferSessionResponse messages. Closed before the last of them, the session goes on.
+- `arriving_id`, opened with TransferredState: takes StatePart items. The session that is then opened with
+  `resume.peer` goes on from there.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from itertools import islice
+from typing import Final
 
-import torch
 from google.protobuf.message import Message
 
+from services.borders import Borders, Way, kept_borders, log_way
 from services.generator.model import GeneratorModel
+from services.generator.session import Leaving, Replayed, Session, Started
 from services.generator.settings import GeneratorSettings
-from services.inbox import Inbox, WaitingChunk, stage_timing
+from services.generator.state_transfer import ArrivingState, leaving_state
+from services.generator.transfer_ids import arriving_id, leaving_id
+from services.inbox import stage_timing
 from services.loaded_model import LoadedModel, load_model
-from services.scheduling import Candidate, next_chunk
+from services.replay import read_replay
+from services.scheduling import next_chunk
 from visavis.models.a2v_dit import A2VTransformer
-from visavis.models.generation import ChunkInProgress, GenerationState
 from visavis.models.tensors import tensor_to_message
 from visavis.runtime.engine import EngineDescription, SessionOutput
-from visavis.runtime.errors import InvalidInput
+from visavis.runtime.errors import InvalidInput, ModelMismatch, NotFound, StageUnavailable
 from visavis.v1 import chunk_pb2, generator_pb2
 
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    waiting: WaitingChunk[torch.Tensor]
-    progress: ChunkInProgress
-    start_seconds: float
-
-
-@dataclass(slots=True)
-class _Session:
-    state: GenerationState
-    inbox: Inbox[torch.Tensor] = field(default_factory=Inbox)
-    started: _Started | None = None
-
-    def candidate(self, session_id: str) -> Candidate | None:
-        """What the session has to do next, or None."""
-        waiting = self.inbox.candidate(session_id)
-        if self.started is None:
-            return waiting
-        chunk = self.started.waiting
-        if not self.started.progress.latents_ready:
-            return Candidate(session_id, chunk.deadline_seconds, chunk.arrival_seconds, started=True)
-        # Its latents are gone already; what is left serves the next chunk, and is due with it.
-        deadline_seconds = math.inf if waiting is None else waiting.deadline_seconds
-        return Candidate(session_id, deadline_seconds, chunk.arrival_seconds, started=True)
+# Parts of a leaving state in one step: 16 MB take about as long as a forward pass.
+PARTS_PER_STEP: Final = 16
 
 
 class GeneratorEngine:
-    """Implements `visavis.runtime.engine.Engine`. Every chunk is answered, each session's in order."""
+    """Implements `visavis.runtime.engine.Engine`. Every chunk is answered, each session's in order, unless rewound."""
 
     def __init__(self, settings: GeneratorSettings) -> None:
         self._settings = settings
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, Session] = {}
+        # By arriving id; and by leaving id the session whose state leaves.
+        self._arriving: dict[str, ArrivingState] = {}
+        self._leaving: dict[str, str] = {}
+        # What ends transfers, for the next step.
+        self._broken: list[SessionOutput] = []
 
     def warm_up(self) -> None:
         """Loads the transformer and generates two chunks."""
@@ -69,61 +63,174 @@ class GeneratorEngine:
             self._loaded.module, preset.sampling, preset.latent_rows, preset.latent_rows, self._settings.sink_capacity
         )
         self._model.warm_up()
+        self._kept = kept_borders(self._settings.kept_borders, self._model.context_bytes)
 
     def describe(self) -> EngineDescription:
         """Says which model runs."""
         return self._loaded.describe()
 
     def open(self, session_id: str, config: Message) -> Message:
-        """Takes a checked GenerateConfig; the ready message lacks the lease. Raises InvalidInput for a wrong latent."""
+        """Takes a checked GenerateConfig; the ready message lacks the lease. Raises InvalidInput for a wrong latent.
+
+        Also takes TransferSessionRequest and TransferredState, for a state that leaves or arrives; these are answered
+        by themselves.
+        """
+        match config:
+            case generator_pb2.TransferSessionRequest():
+                return self._begin_leaving(session_id, config)
+            case generator_pb2.TransferredState():
+                return self._begin_arriving(session_id, config)
         assert isinstance(config, generator_pb2.GenerateConfig)
-        self._sessions[session_id] = _Session(self._model.begin(config))
-        return generator_pb2.GenerateReady(model=self._loaded.identity_message())
+        session = Session(Borders(self._model.begin(config), self._kept), config.seed)
+        self._sessions[session_id] = session
+        if config.resume.HasField("rewind"):
+            self._go_to(session_id, config.resume.rewind, "config.resume.rewind")
+        elif config.resume.HasField("peer"):
+            self._settle_in(session_id, session)
+        return generator_pb2.GenerateReady(
+            model=self._loaded.identity_message(),
+            replay_chunks=self._model.replay_chunks,
+            border=chunk_pb2.ChunkBorder(epoch=session.epoch, chunk_index=session.border_index),
+        )
 
     def submit(self, session_id: str, item: Message, arrival_seconds: float) -> None:
-        """Takes the next SpeechLatents of a session; raises InvalidInput where they do not fit the model."""
+        """Takes the next SpeechLatents of a session, or StatePart of a state; raises InvalidInput if it is wrong."""
+        if isinstance(item, generator_pb2.StatePart):
+            self._arriving[session_id].add(item)
+            return
         assert isinstance(item, chunk_pb2.SpeechLatents)
         speech_TWD = self._model.read_speech(item.latents)
         self._sessions[session_id].inbox.put(item.header, speech_TWD, arrival_seconds)
 
+    def rewind(self, session_id: str, rewind: Message) -> None:
+        """Takes a GenerateRewind; raises InvalidInput for a replay that cannot be. A state that leaves stays."""
+        assert isinstance(rewind, generator_pb2.GenerateRewind)
+        self._stay(session_id)
+        self._go_to(session_id, rewind, "rewind")
+
     def close(self, session_id: str) -> None:
-        """Forgets a session and what it had not finished."""
-        self._sessions.pop(session_id, None)
+        """Forgets a session and what it had not finished; or a transfer, and the session goes on if it has not left."""
+        if self._sessions.pop(session_id, None) is not None:
+            self._break(session_id)
+        self._arriving.pop(session_id, None)
+        owner = self._sessions.get(self._leaving.pop(session_id, ""))
+        if owner is not None and owner.leaving is not None and not owner.leaving.complete:
+            owner.leaving = None
 
     def call(self, request: Message) -> Message:
         """The generator answers nothing outside a session."""
         raise InvalidInput(f"the generator has no answer to {type(request).__name__}")
 
     def has_work(self) -> bool:
-        """True while a chunk waits or is unfinished."""
-        return any(session.inbox.waiting or session.started for session in self._sessions.values())
+        """True while a chunk waits or is unfinished, or a state has to leave."""
+        return bool(self._broken) or any(
+            session.candidate(session_id) is not None for session_id, session in self._sessions.items()
+        )
 
     def step(self) -> Sequence[SessionOutput]:
-        """Runs one forward pass of the chunk that is due first; returns it when its latents are final."""
+        """Does what is due first: one forward pass (a chunk is returned when its latents are final), or some parts."""
+        broken, self._broken = self._broken, []
         candidates = (session.candidate(session_id) for session_id, session in self._sessions.items())
         chosen = next_chunk(filter(None, candidates))
         if chosen is None:
-            return []
-        return self._advance(chosen.session_id, self._sessions[chosen.session_id])
+            return broken
+        session = self._sessions[chosen.session_id]
+        if session.started is None and not session.borders.replay and session.leaving is not None:
+            return broken + self._send_parts(chosen.session_id, session, session.leaving)
+        return broken + self._advance(chosen.session_id, session)
 
-    def _advance(self, session_id: str, session: _Session) -> list[SessionOutput]:
+    def _advance(self, session_id: str, session: Session) -> list[SessionOutput]:
         started = session.started = session.started or self._start(session)
         was_ready = started.progress.latents_ready
         self._model.advance(started.progress)
         if started.progress.done:
-            _, session.state = started.progress.result()
+            _, state = started.progress.result()
+            session.borders.move_on(state)
             session.started = None
         if was_ready or not started.progress.latents_ready:
             return []
         return [(session_id, _generated(started))]
 
-    def _start(self, session: _Session) -> _Started:
+    def _start(self, session: Session) -> Started:
+        # A state that was kept or rebuilt says which context there is, the border says which chunk comes.
+        state = replace(session.borders.state, chunk_index=session.borders.chunk_index + 1)
+        if session.borders.replay:
+            replayed = session.borders.replay.popleft()
+            progress = self._model.begin_replay(replayed.speech_TWD, replayed.video_THWC, state)
+            return Started(None, progress, time.monotonic())
         waiting = session.inbox.take()
+        session.epoch = waiting.header.epoch
         start_seconds = time.monotonic()
-        return _Started(waiting, self._model.begin_chunk(waiting.payload, session.state), start_seconds)
+        return Started(waiting, self._model.begin_chunk(waiting.payload, state), start_seconds)
+
+    def _go_to(self, session_id: str, rewind: generator_pb2.GenerateRewind, field: str) -> None:
+        border, session = rewind.border, self._sessions[session_id]
+        replay = read_replay(
+            rewind.replay,
+            border,
+            most=self._model.replay_chunks,
+            header_of=lambda chunk: chunk.speech.header,
+            read=self._read_replayed,
+            field=f"{field}.replay",
+        )
+        session.inbox.clear()
+        session.epoch = border.epoch
+        way: Way = "kept"
+        if not session.finishes_border(border.chunk_index):
+            session.started = None
+            way = session.borders.go_to(border.chunk_index, replay)
+        log_way(session_id, border.chunk_index, way, len(replay), self._model.replay_chunks)
+
+    def _read_replayed(self, chunk: generator_pb2.ReplayedChunk, field: str) -> Replayed:
+        if chunk.video.header.chunk_index != chunk.speech.header.chunk_index:
+            raise InvalidInput("speech and video are of different chunks", f"{field}.video.header.chunk_index")
+        speech_TWD = self._model.read_speech(chunk.speech.latents, f"{field}.speech.latents")
+        return Replayed(speech_TWD, self._model.read_video(chunk.video.latents, f"{field}.video.latents"))
+
+    def _begin_leaving(self, transfer_id: str, request: generator_pb2.TransferSessionRequest) -> Message:
+        session = self._sessions.get(request.session_id)
+        if session is None:
+            raise NotFound(f"session {request.session_id} is not here")
+        self._leaving[transfer_id] = request.session_id
+        session.leaving = Leaving(time.monotonic())
+        return request
+
+    def _send_parts(self, session_id: str, session: Session, leaving: Leaving) -> list[SessionOutput]:
+        if leaving.messages is None:
+            border = chunk_pb2.ChunkBorder(epoch=session.epoch, chunk_index=session.borders.chunk_index)
+            model, context = self._loaded.identity_message(), session.borders.state.context
+            leaving.messages = leaving_state(model, border, session.seed, context)
+        messages = list(islice(leaving.messages, PARTS_PER_STEP))
+        leaving.complete = len(messages) < PARTS_PER_STEP
+        return [(leaving_id(session_id), message) for message in messages]
+
+    def _stay(self, session_id: str) -> None:
+        """Ends a transfer whose session goes on."""
+        self._sessions[session_id].leaving = None
+        self._break(session_id)
+
+    def _break(self, session_id: str) -> None:
+        if self._leaving.pop(leaving_id(session_id), None) is not None:
+            self._broken.append((leaving_id(session_id), StageUnavailable("the session did not stay as it was")))
+
+    def _begin_arriving(self, transfer_id: str, state: generator_pb2.TransferredState) -> Message:
+        if state.model.fingerprint != self._loaded.identity.fingerprint:
+            raise ModelMismatch(f"the state is of model {state.model.name}, which is not the one here")
+        self._arriving[transfer_id] = ArrivingState(state, self._model.context_shape, self._model.dtype)
+        return state
+
+    def _settle_in(self, session_id: str, session: Session) -> None:
+        arriving = self._arriving.pop(arriving_id(session_id), None)
+        if arriving is None or not arriving.complete or arriving.state.seed != session.seed:
+            raise StageUnavailable("the session's state has not come from its peer")
+        border = arriving.state.border
+        state = replace(session.borders.state, context=arriving.context(self._model.device))
+        session.epoch = border.epoch
+        session.borders.jump_to(border.chunk_index, state)
 
 
-def _generated(started: _Started) -> generator_pb2.GeneratedChunk:
+def _generated(started: Started) -> generator_pb2.GeneratedChunk:
+    assert started.waiting is not None
     # Copying to the host waits for the device, so the clock is read after it.
     latents = tensor_to_message(started.progress.latents_THWC)
     timing = stage_timing(started.waiting.arrival_seconds, started.start_seconds, time.monotonic())

@@ -5,6 +5,7 @@ Legend: T latent frames, H W latent rows and columns, C latent channels, W speec
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
@@ -25,6 +26,8 @@ from visavis.models.generation import (
 from visavis.v1 import generator_pb2, tensor_pb2
 
 SPEECH_TOKENS: Final = 2
+# What a replay may take of the 4 MiB that a message may have.
+REPLAY_BYTES: Final = 3 * 1024 * 1024
 
 
 class GeneratorModel:
@@ -37,6 +40,8 @@ class GeneratorModel:
         with torch.inference_mode():
             self._plan = prepare_sampling(transformer, sampling, rows, columns)
         self._sinks = SinkCache(sink_capacity)
+        # Of keys, and of values, of a context; known once the model is warm.
+        self.context_shape: tuple[int, ...] = ()
         self._speech_shape = (CHUNK_LATENT_FRAMES, SPEECH_TOKENS, int(transformer.config["audio_channels"]))
 
     @torch.inference_mode()
@@ -49,14 +54,51 @@ class GeneratorModel:
             self._plan.transformer, portrait_THWC, config.seed, self._plan.settings, plan=self._plan, sink=sink
         )
 
-    def read_speech(self, latents: tensor_pb2.Tensor) -> torch.Tensor:
+    @property
+    def sink_bytes(self) -> int:
+        """Memory of the kept sinks."""
+        return self._sinks.byte_count
+
+    def read_speech(self, latents: tensor_pb2.Tensor, field: str = "speech.latents") -> torch.Tensor:
         """Returns a chunk's speech latents `[3, 2, D]`; raises InvalidInput for any others."""
-        return checked_tensor(latents, self._speech_shape, "speech.latents")
+        return checked_tensor(latents, self._speech_shape, field)
+
+    def read_video(self, latents: tensor_pb2.Tensor, field: str) -> torch.Tensor:
+        """Returns a chunk's video latents `[3, H, W, C]`; raises InvalidInput for any others."""
+        return checked_tensor(latents, self._plan.chunk_shape, field)
 
     @torch.inference_mode()
     def begin_chunk(self, speech_TWD: torch.Tensor, state: GenerationState) -> ChunkInProgress:
         """Returns the chunk that follows `state`, all noise."""
         return ChunkInProgress(speech_TWD, state)
+
+    @torch.inference_mode()
+    def begin_replay(
+        self, speech_TWD: torch.Tensor, video_THWC: torch.Tensor, state: GenerationState
+    ) -> ChunkInProgress:
+        """Returns the chunk that follows `state` and was generated before: only its context is to be made again."""
+        return ChunkInProgress(speech_TWD, state, replayed_latents_THWC=video_THWC)
+
+    @property
+    def context_bytes(self) -> int:
+        """Size of the context of one border."""
+        return 2 * math.prod(self.context_shape) * self.dtype.itemsize
+
+    @property
+    def replay_chunks(self) -> int:
+        """Chunks that make a rebuilt context equal the lost one, as far as a rewind with them is a regular message."""
+        values = math.prod(self._plan.chunk_shape) + math.prod(self._speech_shape)
+        return min(self._plan.replay_chunks, max(1, REPLAY_BYTES // (values * self.dtype.itemsize)))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the transformer computes."""
+        return self._plan.transformer.proj_in.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer is."""
+        return self._plan.transformer.proj_in.weight.device
 
     @torch.inference_mode()
     def advance(self, chunk: ChunkInProgress) -> None:
@@ -71,3 +113,11 @@ class GeneratorModel:
         state = begin_session(self._plan.transformer, portrait_THWC, 0, self._plan.settings, plan=self._plan)
         for _ in range(2):
             _, state = generate_chunk(weight.new_zeros(self._speech_shape), state)
+        assert state.context is not None
+        self.context_shape = tuple(state.context.keys_LRND.shape)
+
+
+def context_bytes(state: GenerationState) -> int:
+    """Memory of a session's context; 0 before its first chunk."""
+    context = state.context
+    return 0 if context is None else context.keys_LRND.nbytes + context.values_LRND.nbytes

@@ -10,16 +10,22 @@ from visavis.runtime.settings import Environment
 
 @dataclass(frozen=True, slots=True)
 class GeneratorSettings:
-    """What the generator's engine needs to know."""
+    """What the generator needs to know beside what every service does."""
 
     model: ModelSettings
     # Avatars whose sinks are kept.
     sink_capacity: int
+    # Of a session, beside the last; 0: what fits into 64 MiB, 2 to 8.
+    kept_borders: int
+    # For the state of a session to come from another generator, or to go to one.
+    transfer_seconds: float
 
 
 def read_generator_settings(environment: Environment) -> GeneratorSettings:
-    """Reads the model's settings and VISAVIS_SINK_CAPACITY; raises SettingsError."""
+    """Reads the model's settings, VISAVIS_SINK_CAPACITY, _KEPT_BORDERS and _TRANSFER_SECONDS; raises SettingsError."""
     return GeneratorSettings(
         model=read_model_settings(environment),
         sink_capacity=environment.integer("SINK_CAPACITY", 64, minimum=1, maximum=100_000),
+        kept_borders=environment.integer("KEPT_BORDERS", 0, maximum=1000),
+        transfer_seconds=environment.seconds("TRANSFER_SECONDS", 10.0, minimum=0.01),
     )

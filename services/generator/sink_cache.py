@@ -44,5 +44,10 @@ class SinkCache:
             self._sinks.popitem(last=False)
         return self._sinks[key]
 
+    @property
+    def byte_count(self) -> int:
+        """Memory of the keys and values."""
+        return sum(sink.keys_LND.nbytes + sink.values_LND.nbytes for sink in self._sinks.values())
+
     def __len__(self) -> int:
         return len(self._sinks)

@@ -34,8 +34,8 @@ def test_speech_latents_video_latents_and_pictures_equal_the_pipeline_s() -> Non
 
     hearing, denoising, drawing = (
         AudioEncoderEngine(MODEL),
-        GeneratorEngine(GeneratorSettings(MODEL, sink_capacity=1)),
-        DecoderEngine(DecoderSettings(MODEL, encoding_threads=1)),
+        GeneratorEngine(GeneratorSettings(MODEL, sink_capacity=1, kept_borders=0, transfer_seconds=10.0)),
+        DecoderEngine(DecoderSettings(MODEL, encoding_threads=1, kept_borders=0)),
     )
     for engine in (hearing, denoising, drawing):
         engine.warm_up()
@@ -70,8 +70,8 @@ def test_speech_latents_video_latents_and_pictures_equal_the_pipeline_s() -> Non
 def test_all_stages_say_the_same_of_their_model() -> None:
     engines = (
         AudioEncoderEngine(MODEL),
-        GeneratorEngine(GeneratorSettings(MODEL, sink_capacity=1)),
-        DecoderEngine(DecoderSettings(MODEL, encoding_threads=1)),
+        GeneratorEngine(GeneratorSettings(MODEL, sink_capacity=1, kept_borders=0, transfer_seconds=10.0)),
+        DecoderEngine(DecoderSettings(MODEL, encoding_threads=1, kept_borders=0)),
     )
     for engine in engines:
         engine.warm_up()

@@ -24,7 +24,7 @@ from visavis.v1 import chunk_pb2, decoder_pb2, media_pb2, tensor_pb2
 @pytest.fixture(scope="module")
 def warm_engine() -> DecoderEngine:
     torch.set_num_threads(1)
-    engine = DecoderEngine(DecoderSettings(ModelSettings("tiny", "cpu", "float32"), encoding_threads=2))
+    engine = DecoderEngine(DecoderSettings(ModelSettings("tiny", "cpu", "float32"), encoding_threads=2, kept_borders=0))
     engine.warm_up()
     return engine
 

@@ -72,7 +72,7 @@ async def refusal(stub: DecoderServiceStub, *requests: decoder_pb2.DecodeRequest
 
 
 async def test_raw_frames_are_those_of_the_model_in_every_run_and_beside_others(stub: DecoderServiceStub) -> None:
-    engine = DecoderEngine(DecoderSettings(ModelSettings("tiny", "cpu", "float32"), encoding_threads=1))
+    engine = DecoderEngine(DecoderSettings(ModelSettings("tiny", "cpu", "float32"), encoding_threads=1, kept_borders=0))
     engine.warm_up()
     expected = []
     state = engine._model.initial_state(LATENT, 7)

@@ -20,7 +20,11 @@ from visavis.v1 import chunk_pb2, generator_pb2
 @pytest.fixture(scope="module")
 def warm_engine() -> GeneratorEngine:
     torch.set_num_threads(1)
-    engine = GeneratorEngine(GeneratorSettings(ModelSettings("tiny", "cpu", "float32"), sink_capacity=2))
+    engine = GeneratorEngine(
+        GeneratorSettings(
+            ModelSettings("tiny", "cpu", "float32"), sink_capacity=2, kept_borders=0, transfer_seconds=10.0
+        )
+    )
     engine.warm_up()
     return engine
 
@@ -141,7 +145,7 @@ def test_a_closed_session_is_forgotten_in_the_middle_of_a_chunk(engine: Generato
 def test_an_avatar_s_sink_is_computed_once(engine: GeneratorEngine) -> None:
     for name in ("a", "b"):
         engine.open(name, config(name, 1))
-    assert engine._sessions["a"].state.sink is engine._sessions["b"].state.sink
+    assert engine._sessions["a"].borders.state.sink is engine._sessions["b"].borders.state.sink
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 2, 2, 16), ()])

@@ -84,7 +84,11 @@ async def refusal(stub: GeneratorServiceStub, *requests: generator_pb2.GenerateR
 
 
 async def test_latents_are_bit_for_bit_those_of_one_process_alone_and_side_by_side(stub: GeneratorServiceStub) -> None:
-    engine = GeneratorEngine(GeneratorSettings(ModelSettings("tiny", "cpu", "float32"), sink_capacity=1))
+    engine = GeneratorEngine(
+        GeneratorSettings(
+            ModelSettings("tiny", "cpu", "float32"), sink_capacity=1, kept_borders=0, transfer_seconds=10.0
+        )
+    )
     engine.warm_up()
     alone = await generate(stub, "alone", 5)
     together = await asyncio.gather(*(generate(stub, f"together-{seed}", seed) for seed in (5, 6, 7)))
