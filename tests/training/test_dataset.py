@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from tests.training.made_up_speaker import ToneSpeaker
-from visavis.training.data import dataset
+from visavis.training.data import dataset, dataset_folder
 from visavis.training.data.clips import read_shard
-from visavis.training.data.dataset import DatasetError, Progress, render_dataset, shards_of
+from visavis.training.data.dataset import Progress, render_dataset, shards_of
+from visavis.training.data.dataset_folder import DatasetError
 from visavis.training.data.shards import ClipFiles, write_shard
 from visavis.training.data.studio import ClipSettings
 from visavis.training.data.voices import ENGINES
@@ -135,7 +136,7 @@ def test_a_full_disk_keeps_the_finished_shards(
             raise OSError(errno.ENOSPC, "No space left on device")
         write_shard(path, clips)
 
-    monkeypatch.setattr(dataset, "write_shard", write)
+    monkeypatch.setattr(dataset_folder, "write_shard", write)
     with pytest.raises(DatasetError, match=r"disk is full at train-00001\.tar.*same command again"):
         render(assets, tmp_path, 7)
     monkeypatch.undo()

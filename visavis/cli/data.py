@@ -24,7 +24,7 @@ def add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 def run(options: argparse.Namespace) -> int:
     """Carries out one of the commands. Raises CommandError for what a user can put right."""
     try:
-        from visavis.training.data.dataset import DatasetError
+        from visavis.training.data.dataset_folder import DatasetError
         from visavis.training.data.makehuman import AssetError
         from visavis.training.data.shards import ShardError
         from visavis.training.data.voice import VoiceError

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import errno
 import hashlib
 import json
 import os
@@ -26,32 +25,27 @@ from itertools import count, islice
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from visavis.openmp import wait_asleep
 from visavis.training.data.clip_plan import Split, split_of
 from visavis.training.data.clips import clip_to_files
+from visavis.training.data.dataset_folder import DatasetError, add_shard, claim_folder
 from visavis.training.data.rasteriser import compile_kernels
-from visavis.training.data.shards import ClipFiles, shard_is_whole, write_shard
+from visavis.training.data.shards import ClipFiles, shard_is_whole
 from visavis.training.data.studio import FORMAT, ClipSettings, Studio
 from visavis.training.data.take import SpeaksSentences
 from visavis.training.data.wardrobe import Wardrobe, open_wardrobe
 
 CLIPS_PER_SHARD = 48
 _SPLITS: tuple[Split, ...] = ("train", "test")
-_SETTINGS_FILE = "dataset.json"
 # Clips in flight for each worker: enough to keep it busy, few enough to hold in memory.
 _AHEAD = 2
-_MEGABYTES_A_SHARD = 20
 _PR_SET_PDEATHSIG = 1
 
 SpeakerFactory = Callable[[], AbstractContextManager[SpeaksSentences]]
-
-
-class DatasetError(RuntimeError):
-    """A data set cannot be rendered here. The message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +97,7 @@ def render_dataset(
     and VoiceError when parts are missing.
     """
     shards = shards_of(folder, clips)
-    _claim_folder(folder, settings, open_wardrobe(assets))
+    claim_folder(folder, _made_from(settings, open_wardrobe(assets)))
     started, frames = time.monotonic(), 0
     with ExitStack() as stack:
         render: Callable[[Sequence[int]], Iterator[ClipFiles]] | None = None
@@ -113,7 +107,7 @@ def render_dataset(
                 if render is None:
                     render = stack.enter_context(_Crew(assets, settings, workers, speakers)).render
                     started = time.monotonic()
-                _write(shard, render)
+                add_shard(shard.path, render(shard.clips))
                 frames += len(shard.clips) * settings.frames
             speed = frames / (time.monotonic() - started) if frames else 0.0
             yield Progress(shard, there, done, len(shards), speed)
@@ -202,43 +196,8 @@ def _start_worker(parent: int, assets: Path, settings: ClipSettings, speakers: S
     atexit.register(stack.close)
 
 
-def _write(shard: Shard, render: Callable[[Sequence[int]], Iterator[ClipFiles]]) -> None:
-    try:
-        shard.path.parent.mkdir(parents=True, exist_ok=True)
-        write_shard(shard.path, render(shard.clips))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DatasetError(
-                f"the disk is full at {shard.path.name}. The shards before it are whole: make room "
-                f"(about {_MEGABYTES_A_SHARD} MB a shard) and give the same command again"
-            ) from error
-        raise DatasetError(f"cannot write {shard.path}: {error.strerror}") from error
-
-
-def _claim_folder(folder: Path, settings: ClipSettings, wardrobe: Wardrobe) -> None:
-    """Writes the settings into a new folder; refuses a folder of other settings."""
-    wanted = {"format": FORMAT, **asdict(settings), "engines": list(settings.engines), "assets": _fingerprint(wardrobe)}
-    path = folder / _SETTINGS_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            found = json.loads(path.read_text())
-        elif any(folder.glob("*/*.tar")):
-            raise DatasetError(f"{folder} holds shards but no {_SETTINGS_FILE}: choose another folder")
-        else:
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(wanted, indent=1))
-            partial.replace(path)
-            return
-    except OSError as error:
-        raise DatasetError(f"cannot use {folder}: {error.strerror}") from error
-    except ValueError as error:
-        raise DatasetError(f"{path} is not readable: remove the folder or choose another") from error
-    other = [
-        f"{name} {found.get(name)} instead of {value}" for name, value in wanted.items() if found.get(name) != value
-    ]
-    if other:
-        raise DatasetError(f"{folder} holds another data set ({'; '.join(other)}): choose another folder")
+def _made_from(settings: ClipSettings, wardrobe: Wardrobe) -> dict[str, Any]:
+    return {"format": FORMAT, **asdict(settings), "engines": list(settings.engines), "assets": _fingerprint(wardrobe)}
 
 
 def _fingerprint(wardrobe: Wardrobe) -> str:
