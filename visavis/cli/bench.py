@@ -26,6 +26,16 @@ def add_bench_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     _add_results(pipeline)
     pipeline.add_argument("--in-process", action="store_true", help="also time the same models in one process")
     add_preset(pipeline)
+    transport = add_command(
+        benches,
+        "transport",
+        "visavis.bench.transport",
+        "Measure what gRPC costs at our message sizes, against raw TCP.",
+        "Two echo servers, one client, one machine: round trips, throughput, processor time; and from them what all\n"
+        "messages of one chunk cost.",
+    )
+    transport.add_argument("--seconds", type=float, default=2.0, metavar="S", help="per figure (%(default)s)")
+    _add_results(transport)
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
