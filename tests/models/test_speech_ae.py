@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from visavis.models.presets import load_preset
 from visavis.models.speech_ae import SpeechAE, SpeechAEDecoderState, SpeechAEEncoderState
+from visavis.models.speech_features import clip_features_from_states, features_from_states
 
 
 def _small() -> SpeechAE:
@@ -36,7 +38,7 @@ def _decode_in_chunks(speech_ae: SpeechAE, latents_BTWD: torch.Tensor, borders: 
     return torch.cat(parts, dim=1)
 
 
-@pytest.mark.parametrize(("channels", "latent_dim"), [((256, 256, 384), 512), ((512, 768, 1024), 2048)])
+@pytest.mark.parametrize(("channels", "latent_dim"), [((256, 384, 128), 512), ((512, 1024, 512), 2048)])
 @torch.no_grad()
 def test_shapes_of_the_presets(channels: tuple[int, int, int], latent_dim: int) -> None:
     speech_ae = SpeechAE(feature_dim=1920, channels=channels, latent_dim=latent_dim)
@@ -47,11 +49,28 @@ def test_shapes_of_the_presets(channels: tuple[int, int, int], latent_dim: int) 
     assert speech_ae.decode(latents_BTWD).shape == (1, 25, 10, 1920)
 
 
-def test_the_mini_encoder_stays_under_6_million_parameters() -> None:
-    speech_ae = SpeechAE(feature_dim=1920, channels=(256, 256, 384), latent_dim=512)
+def test_mini_is_small_enough_to_ship_with_the_vae_in_40_megabytes() -> None:
+    speech_ae = SpeechAE(**load_preset("mini").speech_ae)
 
-    encoder = (speech_ae.project_in, speech_ae.down_blocks)
-    assert sum(parameter.numel() for part in encoder for parameter in part.parameters()) < 6_000_000
+    assert sum(parameter.numel() for parameter in speech_ae.parameters()) < 4_600_000
+
+
+@torch.no_grad()
+def test_the_way_of_training_is_that_of_encode_and_decode() -> None:
+    speech_ae = _small()
+    speech_ae.set_feature_statistics(torch.linspace(-3, 3, 48), torch.linspace(0.1, 8, 48))
+    states_BNPX = torch.randn(2, 3, 56, 48, generator=torch.Generator().manual_seed(3))
+    features_BFWX = torch.stack([clip_features_from_states(states_NPX[:, :, None]) for states_NPX in states_BNPX])
+
+    rebuilt_BFWX, wanted_BFWX = speech_ae(states_BNPX, (0, 4, 9))
+
+    # `clip_features_from_states` starts at the last frame of the first chunk, training 16 frames before it.
+    assert rebuilt_BFWX.shape == wanted_BFWX.shape == (2, 65, 3, 48)
+    torch.testing.assert_close(wanted_BFWX[:, 16:], speech_ae.normalise(features_BFWX)[:, :, [0, 4, 9]])
+    first_BFWX = torch.stack([features_from_states(states_NPX[:1, :, None])[0] for states_NPX in states_BNPX])
+    whole_BFWX = torch.cat([first_BFWX[:, 7:-1], features_BFWX], dim=1)
+    decoded_BFWX = speech_ae.normalise(speech_ae.decode(speech_ae.encode(whole_BFWX)))[:, :, [0, 4, 9]]
+    torch.testing.assert_close(rebuilt_BFWX, decoded_BFWX, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("chunk_frames", [8, 24, 48])

@@ -1,6 +1,7 @@
 """SpeechAE: speech features and compact speech latents, frame for frame with the video (paper, 3.2, B.2, Fig. 6).
 
-B batch, F = 8k + 1 frames, T = k + 1 latent frames, W window, X feature channels, C channels, D latent channels
+B batch, F = 8k + 1 frames, T = k + 1 latent frames, W window, X feature channels, C channels, D latent channels,
+N chunks, P = 56 states a chunk
 """
 
 from collections.abc import Sequence
@@ -12,22 +13,27 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from visavis.models.speech_ae_blocks import (
-    UPSAMPLE_PASTS,
-    ChannelNorm,
-    DownsampleBlock,
+    PairDownsampling,
     Past,
+    TimeDownsampling,
     UpsampleBlock,
+    WindowDownsampling,
+    WindowHead,
     scale_to_unit_rms,
+    undo_scale,
 )
+from visavis.models.speech_features import features_from_states
 
 WINDOW = 10
 LATENT_WINDOW = 2
 TIME_COMPRESSION = 8
+_ENCODER_PASTS = 3
+_DECODER_PASTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechAEEncoderState:
-    """What the encoder remembers between chunks: the last input of each strided convolution."""
+    """What the encoder remembers between chunks: the last input of each strided block."""
 
     pasts: tuple[torch.Tensor, ...]
 
@@ -46,7 +52,8 @@ class SpeechAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
     same code, so they agree; no state is kept inside: passing the same state twice gives the same result.
 
     `feature_mean` and `feature_std` (buffers, saved with the weights; 0 and 1 until set) bring Whisper's very uneven
-    channels to one scale. Latents have a root mean square of 1 over their channels.
+    channels to one scale. Latents have a root mean square of 1 over their channels; training keeps the last channel for
+    what that takes away (`undo_scale`).
     """
 
     feature_mean: torch.Tensor
@@ -54,31 +61,27 @@ class SpeechAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @register_to_config
     def __init__(self, feature_dim: int, channels: Sequence[int], latent_dim: int) -> None:
-        """`channels`: after the linear projection, after the first and after the second downsampling block."""
+        """`channels`: of a projected state, of the vector for two frames (and for one), inside residual blocks."""
         super().__init__()  # type: ignore[no-untyped-call]
         if len(channels) != 3 or min(feature_dim, latent_dim, *channels) < 1:
             raise ValueError(f"need 3 channel counts, all sizes above 0, not {feature_dim}, {channels}, {latent_dim}")
         self.feature_dim = feature_dim
         self.latent_dim = latent_dim
-        narrow, middle, wide = channels
+        state, step, hidden = channels
         self.register_buffer("feature_mean", torch.zeros(feature_dim))
         self.register_buffer("feature_std", torch.ones(feature_dim))
-        self.project_in = nn.Linear(feature_dim, narrow)
-        # The window goes 10 -> 5 -> 2 -> 2 while time is halved three times.
+        # Features have mean 0 here: no bias until the amplitude's channel.
+        self.project_in = nn.Linear(feature_dim, state, bias=False)
         self.down_blocks = nn.ModuleList(
             [
-                DownsampleBlock(narrow, middle, window_kernel=4, window_stride=2, window_padding=1),
-                DownsampleBlock(middle, wide, window_kernel=3, window_stride=2, window_padding=0),
-                DownsampleBlock(wide, latent_dim, window_kernel=3, window_stride=1, window_padding=1),
+                WindowDownsampling(state, step, hidden, WINDOW),
+                TimeDownsampling(step, latent_dim, hidden),
+                PairDownsampling(latent_dim, hidden),
             ]
         )
-        self.join_window = nn.Linear(LATENT_WINDOW * latent_dim, wide)
-        self.up_blocks = nn.ModuleList(
-            [UpsampleBlock(wide, wide), UpsampleBlock(wide, middle), UpsampleBlock(middle, narrow)]
-        )
-        self.norm_out = ChannelNorm(narrow)
-        self.split_window = nn.Linear(narrow, WINDOW * narrow)
-        self.project_out = nn.Sequential(nn.SiLU(), nn.Linear(narrow, feature_dim))
+        self.up_blocks = nn.ModuleList([UpsampleBlock(latent_dim, step, hidden), UpsampleBlock(step, step, hidden)])
+        self.window_head = WindowHead(step, state, hidden)
+        self.project_out = nn.Linear(state, feature_dim)
 
     @torch.no_grad()
     def set_feature_statistics(self, mean_X: torch.Tensor, std_X: torch.Tensor) -> None:
@@ -96,14 +99,14 @@ class SpeechAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def encode(self, features_BFWX: torch.Tensor) -> torch.Tensor:
         """Encodes a whole clip: [B, 8k + 1, 10, X] -> [B, k + 1, 2, D]. Raises ValueError for another shape."""
         self._check_features(features_BFWX, first_frames=1)
-        return self._encode(features_BFWX, (None,) * len(self.down_blocks))[0]
+        return self._encode(features_BFWX, (None,) * _ENCODER_PASTS)[0]
 
     def encode_first_frame(self, features_BFWX: torch.Tensor) -> tuple[torch.Tensor, SpeechAEEncoderState]:
         """Encodes frame 0: [B, 1, 10, X] -> ([B, 1, 2, D], state for the first chunk)."""
         if features_BFWX.ndim != 4 or features_BFWX.shape[1] != 1:
             raise ValueError(f"the first frame must be [B, 1, {WINDOW}, X], not {list(features_BFWX.shape)}")
         self._check_features(features_BFWX, first_frames=1)
-        latents_BTWD, pasts = self._encode(features_BFWX, (None,) * len(self.down_blocks))
+        latents_BTWD, pasts = self._encode(features_BFWX, (None,) * _ENCODER_PASTS)
         return latents_BTWD, SpeechAEEncoderState(pasts)
 
     def encode_chunk(
@@ -114,21 +117,21 @@ class SpeechAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
         Raises ValueError for another shape or a state of another batch size or model.
         """
         self._check_features(features_BFWX, first_frames=0)
-        _check_state(state.pasts, len(self.down_blocks), features_BFWX.shape[0])
+        _check_state(state.pasts, _ENCODER_PASTS, features_BFWX.shape[0])
         latents_BTWD, pasts = self._encode(features_BFWX, state.pasts)
         return latents_BTWD, SpeechAEEncoderState(pasts)
 
     def decode(self, latents_BTWD: torch.Tensor) -> torch.Tensor:
         """Decodes a whole clip: [B, k + 1, 2, D] -> [B, 8k + 1, 10, X]. Raises ValueError for another shape."""
         self._check_latents(latents_BTWD)
-        return self._decode(latents_BTWD, (None,) * self._decoder_pasts)[0]
+        return self._decode(latents_BTWD, (None,) * _DECODER_PASTS)[0]
 
     def decode_first_frame(self, latents_BTWD: torch.Tensor) -> tuple[torch.Tensor, SpeechAEDecoderState]:
         """Decodes latent frame 0: [B, 1, 2, D] -> ([B, 1, 10, X], state for the first chunk)."""
         if latents_BTWD.ndim != 4 or latents_BTWD.shape[1] != 1:
             raise ValueError(f"the first latent must be [B, 1, {LATENT_WINDOW}, D], not {list(latents_BTWD.shape)}")
         self._check_latents(latents_BTWD)
-        features_BFWX, pasts = self._decode(latents_BTWD, (None,) * self._decoder_pasts)
+        features_BFWX, pasts = self._decode(latents_BTWD, (None,) * _DECODER_PASTS)
         return features_BFWX, SpeechAEDecoderState(pasts)
 
     def decode_chunk(
@@ -139,36 +142,61 @@ class SpeechAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
         Raises ValueError for another shape or a state of another batch size or model.
         """
         self._check_latents(latents_BTWD)
-        _check_state(state.pasts, self._decoder_pasts, latents_BTWD.shape[0])
+        _check_state(state.pasts, _DECODER_PASTS, latents_BTWD.shape[0])
         features_BFWX, pasts = self._decode(latents_BTWD, state.pasts)
         return features_BFWX, SpeechAEDecoderState(pasts)
 
-    @property
-    def _decoder_pasts(self) -> int:
-        return UPSAMPLE_PASTS * len(self.up_blocks)
+    def forward(self, states_BNPX: torch.Tensor, places: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The way of training: the states [B, N, 56, X] of N chunks in a row, as Whisper gives them, and back.
+
+        The 8th frame of the first chunk stands for frame 0, so F = 24 N - 7. Returns the reconstruction and what it
+        should be, normalised, at these `places` of the window only: [B, F, places, X] each.
+        """
+        normal_BNPX = self.normalise(states_BNPX)
+        # Projecting each state once, before the windows repeat it, is a quarter of the work.
+        projected_BFWC = _windows(self.project_in(normal_BNPX.to(self.project_in.weight.dtype)))
+        latents_BTWD, _ = self._compress(projected_BFWC, (None,) * _ENCODER_PASTS)
+        expanded_BFWC, _ = self._expand(latents_BTWD, (None,) * _DECODER_PASTS)
+        chosen = list(places)
+        return self.project_out(expanded_BFWC[:, :, chosen]), _windows(normal_BNPX)[:, :, chosen]
+
+    def normalise(self, features: torch.Tensor) -> torch.Tensor:
+        """Features [..., X] with mean 0 and deviation 1, as `set_feature_statistics` was told."""
+        return (features - self.feature_mean) / self.feature_std
 
     def _encode(
         self, features_BFWX: torch.Tensor, pasts: tuple[Past, ...]
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        normal_BFWX = (features_BFWX - self.feature_mean) / self.feature_std
-        hidden_BCTW = self.project_in(normal_BFWX.to(self.project_in.weight.dtype)).permute(0, 3, 1, 2)
+        normal_BFWX = self.normalise(features_BFWX).to(self.project_in.weight.dtype)
+        return self._compress(self.project_in(normal_BFWX), pasts)
+
+    def _compress(
+        self, projected_BFWC: torch.Tensor, pasts: tuple[Past, ...]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        hidden = projected_BFWC.permute(0, 3, 1, 2)
         next_pasts = []
         for block, past in zip(self.down_blocks, pasts, strict=True):
-            hidden_BCTW, next_past = block(hidden_BCTW, past)
+            hidden, next_past = block(hidden, past)
             next_pasts.append(next_past)
-        return scale_to_unit_rms(hidden_BCTW).permute(0, 2, 3, 1).contiguous(), tuple(next_pasts)
+        return scale_to_unit_rms(hidden).permute(0, 2, 3, 1).contiguous(), tuple(next_pasts)
 
     def _decode(
         self, latents_BTWD: torch.Tensor, pasts: tuple[Past, ...]
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        joined_BTD = latents_BTWD.flatten(2).to(self.join_window.weight.dtype)
-        hidden_BCT = self.join_window(joined_BTD).transpose(1, 2)
-        next_pasts: tuple[torch.Tensor, ...] = ()
-        for index, block in enumerate(self.up_blocks):
-            hidden_BCT, block_pasts = block(hidden_BCT, pasts[UPSAMPLE_PASTS * index : UPSAMPLE_PASTS * (index + 1)])
-            next_pasts += block_pasts
-        frames_BFWC = self.split_window(self.norm_out(hidden_BCT).transpose(1, 2)).unflatten(2, (WINDOW, -1))
-        return self.project_out(frames_BFWC) * self.feature_std + self.feature_mean, next_pasts
+        projected_BFWC, next_pasts = self._expand(latents_BTWD, pasts)
+        return self.project_out(projected_BFWC) * self.feature_std + self.feature_mean, next_pasts
+
+    def _expand(
+        self, latents_BTWD: torch.Tensor, pasts: tuple[Past, ...]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        first, second, *head_pasts = pasts
+        halves_BDT = latents_BTWD.to(self.project_out.weight.dtype).flatten(1, 2).transpose(1, 2)
+        # Of latent frame 0, which is one frame, one half is enough.
+        halves_BDT = undo_scale(halves_BDT[:, :, int(first is None) :])
+        pairs_BCT, next_first = self.up_blocks[0](halves_BDT, first)
+        frames_BCF, next_second = self.up_blocks[1](pairs_BCT, second)
+        window_BCFW, next_head = self.window_head(frames_BCF, tuple(head_pasts))
+        return window_BCFW.permute(0, 2, 3, 1), (next_first, next_second, *next_head)
 
     def _check_features(self, features_BFWX: torch.Tensor, first_frames: int) -> None:
         shape = list(features_BFWX.shape)
@@ -186,3 +214,10 @@ class SpeechAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
 def _check_state(pasts: tuple[torch.Tensor, ...], expected: int, batch_size: int) -> None:
     if len(pasts) != expected or any(past.shape[0] != batch_size for past in pasts):
         raise ValueError(f"the state does not belong to this model or to a batch of {batch_size}")
+
+
+def _windows(states_BNPC: torch.Tensor) -> torch.Tensor:
+    """[B, N, 56, C] -> [B, 24 N - 7, 10, C]."""
+    frames_BFWC = features_from_states(states_BNPC.flatten(0, 1)[:, :, None])
+    joined_BFWC: torch.Tensor = frames_BFWC.unflatten(0, states_BNPC.shape[:2]).flatten(1, 2)
+    return joined_BFWC[:, TIME_COMPRESSION - 1 :]
