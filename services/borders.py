@@ -41,6 +41,12 @@ class Borders(Generic[State, Item]):
         self._start = start
         self._kept: deque[tuple[int, State]] = deque([(0, start)], maxlen=kept + 1)
 
+    @property
+    def states(self) -> list[State]:
+        """The state here and those kept, each once."""
+        kept = [state for _, state in self._kept]
+        return kept if any(state is self.state for state in kept) else [*kept, self.state]
+
     def move_on(self, state: State) -> None:
         """The next chunk is done; `state` is the one behind it."""
         self.state = state

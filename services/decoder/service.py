@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Final
 
-from prometheus_client import Counter
-
 from services.decoder.config import check_config
+from services.decoder.metrics import DecoderMetrics
 from services.decoder.settings import DecoderSettings
 from visavis.runtime.service import EngineSpec, ServiceDefinition, ServiceRuntime, bind_servicer
 from visavis.runtime.stream_rules import StreamRules
@@ -32,8 +31,7 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
 
     def __init__(self, runtime: ServiceRuntime) -> None:
         self._stage = runtime.stage()
-        self._frames = Counter("visavis_decoder_frames", "Frames encoded.", registry=runtime.metrics.registry)
-        self._rules = replace(RULES, on_output=self._count_frames)
+        self._rules = replace(RULES, on_output=DecoderMetrics(runtime.metrics).pictures_encoded)
 
     async def Decode(self, request_iterator: AsyncIterator[decoder_pb2.DecodeRequest], context: Any) -> None:
         """One session: config -> ready, then the pictures of each chunk."""
@@ -45,9 +43,6 @@ class DecoderServicer(decoder_pb2_grpc.DecoderServiceServicer):
         """A portrait's latent."""
         response: decoder_pb2.EncodePortraitResponse = await self._stage.call(context, request)
         return response
-
-    def _count_frames(self, pictures: decoder_pb2.DecodedPictures) -> None:
-        self._frames.inc(len(pictures.frames))
 
 
 def define_service(settings: DecoderSettings) -> ServiceDefinition:

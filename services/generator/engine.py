@@ -121,6 +121,12 @@ class GeneratorEngine:
         """The generator answers nothing outside a session."""
         raise InvalidInput(f"the generator has no answer to {type(request).__name__}")
 
+    def cache_bytes(self) -> dict[str, int]:
+        """Implements `CachingEngine`: keys and values on the device, of sessions' borders and of kept avatars."""
+        states = (state for session in self._sessions.values() for state in session.borders.states)
+        contexts = sum(state.context is not None for state in states)
+        return {"context": contexts * self._model.context_bytes, "sink": self._model.sink_bytes}
+
     def has_work(self) -> bool:
         """True while a chunk waits or is unfinished, or a state has to leave."""
         return bool(self._broken) or any(

@@ -115,9 +115,3 @@ class GeneratorModel:
             _, state = generate_chunk(weight.new_zeros(self._speech_shape), state)
         assert state.context is not None
         self.context_shape = tuple(state.context.keys_LRND.shape)
-
-
-def context_bytes(state: GenerationState) -> int:
-    """Memory of a session's context; 0 before its first chunk."""
-    context = state.context
-    return 0 if context is None else context.keys_LRND.nbytes + context.values_LRND.nbytes
