@@ -1,0 +1,1 @@
+"""How good trained weights are: measures on clips that training never saw."""
