@@ -40,6 +40,7 @@ def worker_settings(
     max_pending_calls: int = 2,
     hang_seconds: float = 20.0,
     kill_seconds: float = 60.0,
+    silence_seconds: float = 20.0,
 ) -> WorkerSettings:
     return WorkerSettings(
         threads=threads,
@@ -50,6 +51,7 @@ def worker_settings(
         max_pending_calls=max_pending_calls,
         hang_seconds=hang_seconds,
         kill_seconds=kill_seconds,
+        silence_seconds=silence_seconds,
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from visavis.runtime.chunk_order import ChunkPosition
 from visavis.runtime.errors import InvalidInput
-from visavis.v1.chunk_pb2 import ChunkHeader
+from visavis.v1.chunk_pb2 import ChunkBorder, ChunkHeader
 
 
 @given(st.lists(st.integers(min_value=0, max_value=3), max_size=20))
@@ -34,3 +34,26 @@ def test_a_falling_epoch_is_refused(last_epoch: int, epoch: int) -> None:
     with pytest.raises(InvalidInput) as refusal:
         ChunkPosition(4, last_epoch).advance(ChunkHeader(chunk_index=5, epoch=epoch), field="chunk")
     assert refusal.value.field == "chunk.header.epoch"
+
+
+@given(st.integers(0, 50), st.integers(1, 5), st.integers(0, 60), st.integers(0, 8))
+def test_a_rewind_goes_back_in_a_new_epoch(last: int, epoch: int, border_index: int, border_epoch: int) -> None:
+    position = ChunkPosition(last, epoch)
+    border = ChunkBorder(chunk_index=border_index, epoch=border_epoch)
+    if border_index <= last and border_epoch > epoch:
+        assert position.go_back(border, field="rewind.border") == ChunkPosition(border_index, border_epoch)
+        return
+    with pytest.raises(InvalidInput) as refusal:
+        position.go_back(border, field="rewind.border")
+    assert refusal.value.field == ("rewind.border.chunk_index" if border_epoch > epoch else "rewind.border.epoch")
+
+
+def test_a_stream_begins_at_a_possible_border() -> None:
+    assert ChunkPosition.at(ChunkBorder(chunk_index=7, epoch=3), field="border") == ChunkPosition(7, 3)
+    for border, field in (
+        (ChunkBorder(chunk_index=7), "epoch"),
+        (ChunkBorder(chunk_index=2**63, epoch=1), "chunk_index"),
+    ):
+        with pytest.raises(InvalidInput) as refusal:
+            ChunkPosition.at(border, field="border")
+        assert refusal.value.field == f"border.{field}"

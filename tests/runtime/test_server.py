@@ -161,7 +161,9 @@ async def session(channel: grpc.aio.Channel, session_id: str = "s1") -> AsyncIte
 async def speak(call: Any, index: int) -> None:
     await call.write(chunk_request(index))
     async with asyncio.timeout(5):
-        assert (await call.read()).chunk.speech.header.chunk_index == index
+        while (answer := await call.read()).HasField("draining"):
+            pass
+    assert answer.chunk.speech.header.chunk_index == index
 
 
 async def end_of(call: Any) -> Any:
@@ -345,6 +347,8 @@ async def test_draining_cuts_off_what_takes_too_long(start: Start) -> None:
     async with start(DRAIN_SECONDS="0.3") as service, channel_to(service) as channel, session(channel) as call:
         await speak(call, 1)
         service.process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(5):
+            assert 0 < (await call.read()).draining.time_left.ToMilliseconds() <= 300
         assert isinstance(await end_of(call), Draining)
         assert await service.exit_code() == 0
 
@@ -367,13 +371,17 @@ async def test_a_signal_while_warming_up_ends_it(start: Start) -> None:
         assert await service.exit_code() == 0
 
 
-@pytest.mark.parametrize("how", ["kill -9", "crash"])
+@pytest.mark.parametrize("how", ["kill -9", "SIGSTOP", "crash"])
 async def test_a_lost_worker_ends_the_service(start: Start, how: str) -> None:
-    async with start() as service, channel_to(service) as channel, session(channel) as call:
+    async with (
+        start(WORKER_SILENCE_SECONDS="1") as service,
+        channel_to(service) as channel,
+        session(channel) as call,
+    ):
         if how == "crash":
             await call.write(chunk_request(order=KILL))
         else:
-            os.kill(service.worker_process_id(), signal.SIGKILL)
+            os.kill(service.worker_process_id(), signal.SIGKILL if how == "kill -9" else signal.SIGSTOP)
         assert isinstance(await end_of(call), WorkerLost)
         assert await service.exit_code() == 1
         assert "the worker is lost" in service.events()

@@ -1,6 +1,7 @@
 """The stages' stream handler on a real gRPC server with a real worker."""
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import grpc
 import pytest
 
 from tests.runtime.conftest import StartWorker, worker_settings
-from tests.runtime.messages import chunk, chunk_request, config_request
+from tests.runtime.messages import chunk, chunk_request, config_request, resume_request, rewind_request
 from tests.runtime.tone_engine import CRASH_OPEN, CRASH_SUBMIT, HANG, KILL, REFUSE, SECRET, ToneSettings
 from tests.runtime.tone_service import RULES
 from visavis.runtime.channels import channel_options, server_options
@@ -29,6 +30,7 @@ from visavis.runtime.errors import (
     LeaseHeld,
     LeaseLost,
     SessionExists,
+    SessionMoved,
     StageUnavailable,
     StateStoreUnavailable,
     VisavisError,
@@ -180,6 +182,92 @@ async def test_a_session_can_be_opened_again_after_its_end(serve: Serve) -> None
                 assert await status_of(call) is None
 
 
+async def test_a_rewind_drops_what_is_in_the_stage_and_gives_its_places_back(serve: Serve) -> None:
+    async with serve(ToneSettings(step_seconds=0.2), max_in_flight=2) as served, session(served) as call:
+        for index in (1, 2):
+            await call.write(chunk_request(index))
+        started = time.monotonic()
+        await call.write(rewind_request(0, epoch=2))
+        for index in (1, 2, 3):
+            await call.write(chunk_request(index, epoch=2))
+        headers = [(await read(call)).chunk.speech.header for _ in range(3)]
+        assert [(header.epoch, header.chunk_index) for header in headers] == [(2, 1), (2, 2), (2, 3)]
+        # One old step may have been running; the places were free at once, or it would have been two.
+        assert time.monotonic() - started < 4 * 0.2 + 0.15
+        await call.done_writing()
+        assert await status_of(call) is None
+        assert served.metric("visavis_chunks_in_flight") == 0
+        assert served.metric("visavis_chunk_duration_seconds_count") == 3
+
+
+async def test_rewinds_at_any_moment_leave_one_answer_for_each_chunk_that_stands(serve: Serve) -> None:
+    async with serve(ToneSettings(step_seconds=0.01)) as served, session(served) as call:
+        epoch, stands = 1, list[tuple[int, int]]()
+        answers = list[tuple[int, int]]()
+
+        async def read_on() -> None:
+            while (answer := await call.read()) is not grpc.aio.EOF:
+                header = answer.chunk.speech.header
+                answers.append((header.epoch, header.chunk_index))
+
+        reading = asyncio.create_task(read_on())
+        for turn in range(40):
+            for _ in range(1 + turn % 3):
+                stands.append((epoch, len(stands) + 1))
+                await call.write(chunk_request(len(stands), epoch=epoch))
+            await asyncio.sleep(0.003 * (turn % 7))
+            epoch += 1
+            del stands[len(stands) - turn % 2 :]
+            await call.write(rewind_request(len(stands), epoch=epoch))
+        stands.append((epoch, len(stands) + 1))
+        await call.write(chunk_request(len(stands), epoch=epoch))
+        await call.done_writing()
+        async with asyncio.timeout(10):
+            await reading
+        assert await call.code() is grpc.StatusCode.OK
+        assert answers == sorted(answers), "an answer of an older epoch came after one of a newer"
+        assert len(set(answers)) == len(answers)
+        assert answers[-1] == stands[-1]
+        assert served.metric("visavis_chunks_in_flight") == 0
+
+
+async def test_a_resumed_session_goes_on_behind_its_border(serve: Serve) -> None:
+    async with serve() as served:
+        call = served.stub.Encode()
+        await call.write(resume_request(41, epoch=3))
+        assert (await read(call)).WhichOneof("response") == "ready"
+        await call.write(chunk_request(42, epoch=3))
+        assert (await read(call)).chunk.speech.header.chunk_index == 42
+        call.cancel()
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_resumed_session_takes_the_place_of_the_stream_that_was_left_behind(serve: Serve, reads: bool) -> None:
+    async with serve() as served, session(served, "s1") as left_behind:
+        if not reads:  # a frozen gateway: the stage's answers fill the connection
+            sending = asyncio.create_task(send_forever(left_behind))
+            await asyncio.sleep(1.5)
+        call = served.stub.Encode()
+        await call.write(resume_request(7))
+        assert (await read(call)).WhichOneof("response") == "ready"
+        await call.write(chunk_request(8))
+        assert (await read(call)).chunk.speech.header.chunk_index == 8
+        if reads:
+            assert isinstance(await status_of(left_behind), SessionMoved)
+        else:  # a write that is under way makes grpc.aio tell INTERNAL, whatever the status is
+            assert await status_of(left_behind) is not None
+            with pytest.raises(grpc.aio.AioRpcError):
+                await sending
+        await call.done_writing()
+        assert await status_of(call) is None
+        await served.wait_until_free()
+
+
+async def send_forever(call: Any) -> None:
+    for index in itertools.count(1):
+        await call.write(chunk_request(index))
+
+
 async def test_full_is_answered_at_once_with_a_retry_delay(serve: Serve) -> None:
     async with serve(slots=1) as served, session(served):
         started = time.monotonic()
@@ -191,6 +279,7 @@ async def test_full_is_answered_at_once_with_a_retry_delay(serve: Serve) -> None
 
 
 SHORT_SAMPLES = audio_encoder_pb2.SpeechChunk(header=chunk().header, samples=b"123")
+REPLAYS_TOO_MUCH = rewind_request(1, epoch=2, replayed=3)
 BROKEN_RULES = [
     ("request", [chunk_request()]),
     ("request", [audio_encoder_pb2.EncodeRequest()]),
@@ -204,6 +293,21 @@ BROKEN_RULES = [
     ("chunk.header.epoch", [config_request(), chunk_request(1, epoch=2), chunk_request(2, epoch=1)]),
     ("chunk.samples", [config_request(), audio_encoder_pb2.EncodeRequest(chunk=SHORT_SAMPLES)]),
     ("chunk.samples", [config_request(), chunk_request(order=REFUSE)]),
+    (
+        "rewind.border.epoch",
+        [config_request(), audio_encoder_pb2.EncodeRequest(rewind=audio_encoder_pb2.EncodeRewind())],
+    ),
+    ("rewind.border.epoch", [config_request(), rewind_request(0, epoch=1)]),
+    ("rewind.border.epoch", [config_request(), chunk_request(1, epoch=4), rewind_request(1, epoch=4)]),
+    ("rewind.border.chunk_index", [config_request(), rewind_request(1, epoch=2)]),
+    ("rewind.border.chunk_index", [config_request(), chunk_request(1), rewind_request(2**64 - 1, epoch=2)]),
+    ("rewind.replay", [config_request(), chunk_request(1), REPLAYS_TOO_MUCH, chunk_request(2, epoch=2)]),
+    ("chunk.header.chunk_index", [config_request(), chunk_request(1), rewind_request(0, epoch=2), chunk_request(2)]),
+    ("chunk.header.epoch", [config_request(), chunk_request(1), rewind_request(0, epoch=2), chunk_request(1)]),
+    ("config.resume.border.epoch", [resume_request(3, epoch=0)]),
+    ("config.resume.border.chunk_index", [resume_request(2**64 - 1)]),
+    ("chunk.header.chunk_index", [resume_request(3), chunk_request(3)]),
+    ("chunk.header.epoch", [resume_request(3, epoch=2), chunk_request(4)]),
 ]
 
 

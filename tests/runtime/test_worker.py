@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.conftest import ENGINE, StartWorker, worker_settings
-from tests.runtime.messages import SAMPLES, chunk, config
+from tests.runtime.messages import SAMPLES, chunk, config, rewind
 from tests.runtime.processes import is_alive, wait_until_dead
 from tests.runtime.tone_engine import (
     CRASH_OPEN,
@@ -29,6 +29,7 @@ from visavis.runtime.errors import (
     CapacityExhausted,
     InternalError,
     InvalidInput,
+    LeaseLost,
     SessionExists,
     StageUnavailable,
     WorkerLost,
@@ -253,6 +254,67 @@ async def test_a_stopped_process_counts_as_hung(start_worker: StartWorker) -> No
     await wait_until_hung(worker, hung=True)
     os.kill(worker.process_id, signal.SIGCONT)
     await wait_until_hung(worker, hung=False)
+    await worker.open("s1", config())
+
+
+async def test_a_worker_that_gives_no_sign_of_life_is_killed(
+    start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = await start_worker(None, worker_settings(silence_seconds=0.8))
+    _, session = await worker.open("s1", config())
+    assert worker.process_id is not None
+    os.kill(worker.process_id, signal.SIGSTOP)
+    with pytest.raises(WorkerLost):
+        await outputs_of(session, 1)
+    assert not is_alive(worker.process_id)
+    assert "no sign of life" in caplog.text
+
+
+async def test_long_loading_and_long_steps_are_no_silence(start_worker: StartWorker) -> None:
+    engine = ToneSettings(warm_up_seconds=1.5, step_seconds=1.5)
+    worker = await start_worker(engine, worker_settings(silence_seconds=0.8))
+    _, session = await worker.open("s1", config())
+    session.submit(chunk())
+    await outputs_of(session, 1)
+    assert not worker.lost.is_set()
+
+
+async def test_what_was_answered_before_a_rewind_does_not_come_after_it(start_worker: StartWorker) -> None:
+    worker = await start_worker(ToneSettings(step_seconds=0.05))
+    _, session = await worker.open("s1", config())
+    for index in (1, 2, 3):
+        session.submit(chunk(index))
+    await asyncio.sleep(0.08)  # the first is there, the second on its way
+    session.rewind(rewind(1, epoch=2))
+    session.submit(chunk(2, epoch=2))
+    (output,) = await outputs_of(session, 1)
+    assert (output.speech.header.epoch, output.speech.header.chunk_index) == (2, 2)
+    session.rewind(rewind(0, epoch=3))
+    session.rewind(rewind(0, epoch=4))
+    session.submit(chunk(1, epoch=4))
+    assert (await outputs_of(session, 1))[0].speech.header.epoch == 4
+
+
+async def test_a_rewind_that_is_refused_ends_its_session_only(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    _, refused = await worker.open("refused", config())
+    _, healthy = await worker.open("healthy", config())
+    refused.rewind(rewind(3, epoch=2, replayed=3))
+    healthy.submit(chunk())
+    with pytest.raises(InvalidInput) as refusal:
+        await outputs_of(refused, 1)
+    assert refusal.value.field == "rewind.replay"
+    await outputs_of(healthy, 1)
+
+
+async def test_an_abandoned_session_gives_nothing_more_and_its_id_is_free(start_worker: StartWorker) -> None:
+    worker = await start_worker()
+    _, session = await worker.open("s1", config())
+    session.submit(chunk())
+    await asyncio.sleep(0.1)
+    session.abandon(LeaseLost("gone"))
+    with pytest.raises(LeaseLost):
+        await outputs_of(session, 1)
     await worker.open("s1", config())
 
 

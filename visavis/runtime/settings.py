@@ -146,6 +146,9 @@ class WorkerSettings:
     hang_seconds: float
     # One that runs longer than this has the worker killed.
     kill_seconds: float
+    # A thread of the worker that does not compute sends signs of life; without one for so long (a stopped process, a
+    # deadlock that holds the interpreter) the worker is killed. Not while it loads and warms up.
+    silence_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +273,7 @@ def read_worker_settings(environment: Environment) -> WorkerSettings:
         max_pending_calls=environment.integer("WORKER_MAX_PENDING_CALLS", 8, minimum=1, maximum=512),
         hang_seconds=environment.seconds("WORKER_HANG_SECONDS", 20.0, minimum=0.05),
         kill_seconds=environment.seconds("WORKER_KILL_SECONDS", 120.0, minimum=0.1),
+        silence_seconds=environment.seconds("WORKER_SILENCE_SECONDS", 5.0, minimum=0.1),
     )
 
 

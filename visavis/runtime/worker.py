@@ -201,8 +201,14 @@ class Worker:
         """How long the command or step that runs now has been running, or how long there was no sign of life."""
         if self.description is None or self.lost.is_set():
             return 0.0
-        silent_seconds = time.monotonic() - self._beat_at - self._beat_seconds
-        return max(self._beat.active_seconds, silent_seconds, 0.0)
+        return max(self._beat.active_seconds, self.silent_seconds)
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the next sign of life is overdue; 0 before the worker is warm and after it is lost."""
+        if self.description is None or self.lost.is_set():
+            return 0.0
+        return max(0.0, time.monotonic() - self._beat_at - self._beat_seconds)
 
     @property
     def hung(self) -> bool:
@@ -325,16 +331,21 @@ class Worker:
         stuck_before = False
         while True:
             await asyncio.sleep(self._beat_seconds)
-            stuck = self.stalled_seconds > self._settings.kill_seconds
+            silent = self.silent_seconds > self._settings.silence_seconds
+            stuck = silent or self.stalled_seconds > self._settings.kill_seconds
             if stuck and stuck_before:  # twice: after a pause of this process its first look is at old beats
-                logger.error("the worker makes no progress; it is killed")
+                logger.error(
+                    "the worker gives no sign of life; it is killed"
+                    if silent
+                    else "the worker makes no progress; it is killed"
+                )
                 self._process.kill()
                 return
             stuck_before = stuck
 
     @property
     def _beat_seconds(self) -> float:
-        return min(1.0, self._settings.hang_seconds / 4)
+        return min(1.0, self._settings.hang_seconds / 4, self._settings.silence_seconds / 4)
 
     def _deliver(self, event: Event) -> None:
         match event:
