@@ -51,6 +51,8 @@ class GatewayMetrics:
             buckets=CHUNK_SECONDS_BUCKETS,
             registry=self._registry,
         )
+        for stage in STAGES:
+            self._stage_seconds.labels(stage)
         self._real_time_factor = Histogram(
             "visavis_gateway_real_time_factor_ratio",
             "Time of the slowest stage for a chunk over the chunk's playout.",
