@@ -1,0 +1,310 @@
+"""Faults at random against the real services under talking clients: `make chaos FAULTS=200 SEED=1`.
+
+Every fault comes from the seed; when it happens within the chunk cycle does not, as clients and services run freely.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import psutil
+from redis.asyncio import Redis
+
+from tests.faults.cluster import Cluster, running_cluster, until
+from tests.faults.conversation import Outcome, Persona, converse
+from tests.faults.fault_plan import Fault, PlannedFault, plan_faults
+from tests.faults.link import Link, Weather
+from tests.system.parts import portrait_jpeg
+from visavis.client import AudioFormat, ClientError, Consent, VideoFormat, VisavisClient
+from visavis.client.gateways import Gateways
+from visavis.contract import CHUNK_SAMPLES
+
+_PERSONAS: Final = 4
+_RECORDED_CHUNKS: Final = 80
+_WEATHER: Final = {
+    Fault.DELAY: Weather.DELAY,
+    Fault.THROTTLE: Weather.THROTTLE,
+    Fault.SPLIT: Weather.SPLIT,
+    Fault.HALF_OPEN: Weather.HALF_OPEN,
+}
+# How long a process may take to be there again before a fault is left out; and before a slot or key counts as lost.
+_SPARE_SECONDS: Final = 20.0
+_LEAK_SECONDS: Final = 90.0
+# What a Redis may still hold when nobody talks.
+_LASTING_KEYS: Final = ("visavis:{avatar",)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did and found."""
+
+    seed: int
+    seconds: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
+    outcomes: list[Outcome] = field(default_factory=list)
+    restarts: int = 0
+    leaks: list[str] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[str]:
+        """Everything that should not be."""
+        found = [f"{each.session_id or 'session'}: {each.error}" for each in self.outcomes if each.error]
+        found += [
+            f"{each.session_id}: {violation.rule.name}: {violation.detail}"
+            for each in self.outcomes
+            for violation in each.violations
+        ]
+        return found + self.leaks
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "seed": self.seed,
+            "seconds": round(self.seconds, 1),
+            "faults": dict(sorted(self.faults.items())),
+            "faults_total": sum(self.faults.values()),
+            "skipped": self.skipped,
+            "restarts": self.restarts,
+            "sessions": len(self.outcomes),
+            "chunks": sum(each.chunks for each in self.outcomes),
+            "interruptions": sum(each.interruptions for each in self.outcomes),
+            "resumptions": sum(each.resumptions for each in self.outcomes),
+            "failures": self.failures,
+        }
+
+
+async def run_chaos(folder: Path, *, seed: int, faults: int, mean_seconds: float, sessions: int) -> Report:
+    """A cluster, `sessions` clients at a time that talk and start anew, `faults` faults, and the check of it all."""
+    report = Report(seed)
+    async with running_cluster(folder, random.Random(seed)) as cluster:
+        personas = await _personas(cluster)
+        stop = asyncio.Event()
+        clients = [
+            asyncio.create_task(_talk_on(cluster, personas, random.Random(f"{seed} {number}"), report.outcomes, stop))
+            for number in range(sessions)
+        ]
+        begin = time.monotonic()
+        try:
+            await _inflict(cluster, plan_faults(seed, faults, mean_seconds), report)
+        finally:
+            stop.set()
+            await asyncio.gather(*clients)
+            report.seconds = time.monotonic() - begin
+        report.restarts = sum(instance.starts - 1 for instance in cluster.instances)
+        report.leaks = await _leaks(cluster)
+    return report
+
+
+async def _personas(cluster: Cluster) -> list[Persona]:
+    """Avatars, each with a seed, and what they look like when nothing disturbs them."""
+    async with VisavisClient(cluster.gateway_addresses) as client:
+        consent = Consent.synthetic_person("the fault bench", "a drawing")
+        avatar = await client.register_avatar(portrait_jpeg(), consent)
+
+        async def record(number: int) -> Persona:
+            seed = 1000 + number
+            silence = np.zeros(CHUNK_SAMPLES * _RECORDED_CHUNKS, np.int16)
+            pictures = []
+            async with client.talk(
+                avatar, audio_format=AudioFormat.s16(16_000), video_format=VideoFormat.raw(), seed=seed, idle="pause"
+            ) as session:
+                session.send_in_background(_once(silence.tobytes()))
+                async for segment in session:
+                    pictures.append(session.pictures(segment))
+            return Persona(f"persona {number}", avatar.avatar_id, seed, np.concatenate(pictures))
+
+        return [await record(number) for number in range(_PERSONAS)]
+
+
+async def _once(pcm: bytes) -> AsyncIterator[bytes]:
+    yield pcm
+
+
+async def _talk_on(
+    cluster: Cluster,
+    personas: Sequence[Persona],
+    chance: random.Random,
+    outcomes: list[Outcome],
+    stop: asyncio.Event,
+) -> None:
+    """One session after the other."""
+    while not stop.is_set():
+        addresses = list(cluster.gateway_addresses)
+        chance.shuffle(addresses)
+        gateways = Gateways(addresses, None)
+        try:
+            persona = chance.choice(personas)
+            outcomes.append(await converse(gateways, persona, personas, chance, chunks=chance.randint(3, 25)))
+        finally:
+            await gateways.close()
+
+
+async def _inflict(cluster: Cluster, plan: Sequence[PlannedFault], report: Report) -> None:
+    """The faults one after the other; those that last run on beside the next ones."""
+    lasting: set[asyncio.Task[None]] = set()
+    try:
+        for number, fault in enumerate(plan, 1):
+            await asyncio.sleep(fault.after_seconds)
+            if not await _possible(cluster, fault):
+                report.skipped += 1
+                continue
+            report.faults[f"{fault.fault.value}, {fault.service}"] += 1
+            print(f"{number:4} {fault.service}-{fault.copy + 1}: {fault.fault.value}", flush=True)
+            task = asyncio.create_task(_do(cluster, fault))
+            lasting.add(task)
+            task.add_done_callback(lasting.discard)
+        await asyncio.gather(*lasting)
+    finally:
+        for link in cluster.links:
+            link.set_weather(Weather.FAIR)
+        for task in lasting:
+            task.cancel()
+
+
+async def _possible(cluster: Cluster, fault: PlannedFault) -> bool:
+    """Processes end or freeze only where the other instance serves, as a cluster with spare pods promises."""
+    if fault.service == "redis" or fault.fault in (Fault.RESET, *_WEATHER):
+        return True
+    other = cluster.of(fault.service)[1 - fault.copy]
+    return await until(lambda: other.ready, _SPARE_SECONDS) and cluster.of(fault.service)[fault.copy].ready
+
+
+async def _do(cluster: Cluster, fault: PlannedFault) -> None:
+    if fault.service == "redis":
+        await _do_to_redis(cluster, fault)
+        return
+    instance = cluster.of(fault.service)[fault.copy]
+    match fault.fault:
+        case Fault.KILL:
+            _signal(instance.process(), signal.SIGKILL)
+        case Fault.TERMINATE:
+            _signal(instance.process(), signal.SIGTERM)
+        case Fault.KILL_WORKER:
+            _signal(instance.worker(), signal.SIGKILL)
+        case Fault.FREEZE:
+            await _freeze(instance.process(), fault.seconds)
+        case Fault.FREEZE_WORKER:
+            await _freeze(instance.worker(), fault.seconds)
+        case _:
+            await _disturb(instance.link, fault)
+
+
+async def _do_to_redis(cluster: Cluster, fault: PlannedFault) -> None:
+    match fault.fault:
+        case Fault.KILL:
+            _signal(_process(cluster.redis.process_id), signal.SIGKILL)
+            await asyncio.sleep(min(fault.seconds, 3.0))
+            if not cluster.redis.is_running():
+                await cluster.redis.start()
+        case Fault.FREEZE:
+            await _freeze(_process(cluster.redis.process_id), fault.seconds)
+        case _:
+            await _disturb(cluster.redis_link, fault)
+
+
+async def _disturb(link: Link, fault: PlannedFault) -> None:
+    if fault.fault is Fault.RESET:
+        link.reset()
+        return
+    link.set_weather(_WEATHER[fault.fault], fault.amount)
+    await asyncio.sleep(fault.seconds)
+    link.set_weather(Weather.FAIR)
+
+
+async def _freeze(process: psutil.Process | None, seconds: float) -> None:
+    _signal(process, signal.SIGSTOP)
+    await asyncio.sleep(seconds)
+    _signal(process, signal.SIGCONT)
+
+
+def _process(pid: int | None) -> psutil.Process | None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid) if pid is not None else None
+    return None
+
+
+def _signal(process: psutil.Process | None, number: signal.Signals) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if process is not None:
+            process.send_signal(number)
+
+
+async def _leaks(cluster: Cluster) -> list[str]:
+    """Slots that stay taken and keys that stay behind although nobody talks."""
+    await asyncio.gather(*(instance.wait_ready() for instance in cluster.instances))
+    found = []
+    async with VisavisClient(cluster.gateway_addresses) as client:
+
+        async def all_free() -> bool:
+            try:
+                capacity = await client.capacity()
+            except ClientError:
+                return False
+            complete = all(stage.instances == len(cluster.of("generator")) for stage in capacity.stages)
+            return complete and not any(stage.used_slots for stage in capacity.stages)
+
+        if not await until(all_free, _LEAK_SECONDS):
+            found.append(f"slots stay taken: {await client.capacity()}")
+    if not await until(lambda: _no_keys_left(cluster), _LEAK_SECONDS):
+        found.append(f"keys stay behind: {await _session_keys(cluster)}")
+    return found
+
+
+async def _no_keys_left(cluster: Cluster) -> bool:
+    return not await _session_keys(cluster)
+
+
+async def _session_keys(cluster: Cluster) -> list[str]:
+    """Keys of sessions, but for fences, which outlive them by design and expire by themselves."""
+    async with Redis.from_url(cluster.redis.url) as redis:
+        keys = [key.decode() async for key in redis.scan_iter("visavis:{*", count=1000)]
+        lasting = [key for key in keys if await redis.ttl(key) < 0 or not key.endswith(":fence")]
+    return [key for key in lasting if not key.startswith(_LASTING_KEYS)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs and reports; 1 when anything was found."""
+    parser = argparse.ArgumentParser(description="Faults at random against the real services under talking clients.")
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mean-seconds", type=float, default=2.7, help="between two faults")
+    parser.add_argument("--sessions", type=int, default=3, help="clients at a time")
+    parser.add_argument("--json", type=Path, help="write the report here")
+    parser.add_argument("--folder", type=Path, help="keep the services' logs here")
+    options = parser.parse_args(arguments)
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="visavis-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    report = asyncio.run(
+        run_chaos(
+            folder,
+            seed=options.seed,
+            faults=options.faults,
+            mean_seconds=options.mean_seconds,
+            sessions=options.sessions,
+        )
+    )
+    text = json.dumps(report.as_dict(), indent=2)
+    print(text)
+    if options.json is not None:
+        options.json.write_text(text + "\n")
+    print(f"logs: {folder}" if report.failures else "nothing lost")
+    return 1 if report.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
