@@ -19,19 +19,20 @@ TORCH_FROM_PYTORCH = { echo "pip's index offers no CPU build; asking PyTorch's";
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help demo test check bench soak protos venv detectors clean
+.PHONY: help demo test check check-deploy pin-images bench soak protos venv detectors clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/up.stamp ## Speech and a portrait in, out/demo.mp4 out, through the four services (ARGS=--fast: not paced)
 	$(BIN)/visavis demo $(ARGS)
 
-test: $(VENV)/dev.stamp ## Run the whole suite (ARGS="tests/gateway -k interrupt": a part)
+# The manifests are tested where npm can bring what renders them.
+test: $(VENV)/dev.stamp $(if $(shell command -v npm),$(BUF)) ## Run the whole suite (ARGS="tests/gateway -k interrupt": a part)
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/dev.stamp $(BUF) ## Format, lint, types, import rules, proto lint and stub drift; changes nothing
+check: $(VENV)/dev.stamp $(BUF) check-deploy ## Format, lint, types, import rules, protos, images and manifests; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -39,6 +40,12 @@ check: $(VENV)/dev.stamp $(BUF) ## Format, lint, types, import rules, proto lint
 	$(BUF) lint
 	$(BUF) format --diff --exit-code
 	$(BIN)/python -m tools.generate_stubs --check
+
+check-deploy: $(VENV)/dev.stamp $(BUF) .venv-deploy/stamp ## The part of `make check` about images, compose and manifests
+	$(BIN)/python -m tools.check_deploy
+
+pin-images: $(VENV)/dev.stamp ## Write the digests of the base images into deploy/ (needs docker and a network)
+	$(BIN)/python -m tools.pin_images
 
 bench: $(VENV)/up.stamp ## Measure the whole pipeline live at mini; writes a dated result (ARGS="--sessions 2")
 	$(BIN)/visavis bench pipeline --preset mini --in-process $(ARGS)
@@ -56,7 +63,7 @@ venv: $(VENV)/dev.stamp ## Create .venv with everything (TORCH_BUILD=cuda: with 
 detectors: .venv-mediapipe/stamp ## Create .venv-mediapipe, which finds faces, hands and text in footage (docs/data.md)
 
 clean: ## Remove everything that make has made
-	rm -rf $(VENV) .venv-mediapipe node_modules build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-mediapipe .venv-deploy node_modules build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # torch first and alone, so that the refusal of a CUDA build comes early and says what to do.
 $(VENV)/torch.stamp: constraints.txt constraints-cpu.txt
@@ -80,13 +87,19 @@ $(VENV)/dev.stamp: $(VENV)/up.stamp
 	$(PIP) $(TORCH_CONSTRAINT) --no-build-isolation --editable '.[dev]'
 	@touch $@
 
+.venv-deploy/stamp: deploy/requirements.txt
+	test -x .venv-deploy/bin/python || $(PYTHON) -m venv .venv-deploy
+	@echo "installing the linters of deploy/"
+	.venv-deploy/bin/python -m pip --disable-pip-version-check install --quiet --no-compile --no-deps --requirement $<
+	@touch $@
+
 .venv-mediapipe/stamp: tools/detectors-requirements.txt
 	test -x .venv-mediapipe/bin/python || $(PYTHON) -m venv .venv-mediapipe
 	.venv-mediapipe/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --requirement $<
 	@touch $@
 
 $(BUF): package-lock.json
-	@command -v npm >/dev/null || { echo "the proto linter (buf) comes through npm: install node and npm" >&2; exit 1; }
+	@command -v npm >/dev/null || { echo "the linters of protos and manifests come through npm: install node and npm" >&2; exit 1; }
 	@# Not `npm ci`: it wants the binaries of every platform in the lock, and not every registry mirror has them all.
 	npm install --no-save --no-audit --no-fund --silent
 	@touch $@
