@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -107,27 +108,29 @@ async def _one_call(channel: grpc.aio.Channel, chance: random.Random, avatar_id:
 
 
 async def _call(channel: grpc.aio.Channel, name: str, payloads: Sequence[bytes]) -> tuple[grpc.StatusCode, str]:
-    async def requests() -> AsyncIterator[bytes]:
-        for payload in payloads:
-            yield payload
-
-    streaming = name == "Talk"
     untyped: Any = channel  # bytes go in as they are
-    if streaming:
-        call = untyped.stream_stream(_SERVICE + name)(requests(), timeout=_HANG_SECONDS)
+    if name == "Talk":
+        call = untyped.stream_stream(_SERVICE + name)(timeout=_HANG_SECONDS)
+        await asyncio.gather(_write(call, payloads), _read(call))
     else:
         call = untyped.unary_unary(_SERVICE + name)(payloads[0], timeout=_HANG_SECONDS)
-    try:
-        if streaming:
-            async for _ in call:
-                pass
-        else:
-            await call
-    except grpc.aio.AioRpcError as error:
-        return error.code(), error.details() or ""
-    finally:
-        call.cancel()
-    return grpc.StatusCode.OK, ""
+    code = await call.code()
+    call.cancel()
+    return code, await call.details() or ""
+
+
+async def _write(call: Any, payloads: Sequence[bytes]) -> None:
+    """Writes until the server has ended the call, and half-closes."""
+    with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+        for payload in payloads:
+            await call.write(payload)
+        await call.done_writing()
+
+
+async def _read(call: Any) -> None:
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        while await call.read() is not grpc.aio.EOF:
+            pass
 
 
 def _conversation(chance: random.Random, avatar_id: str) -> list[TalkRequest]:

@@ -48,7 +48,12 @@ async def next_request(requests: AsyncIterator[T]) -> T | None:
     try:
         return await anext(requests, None)
     except DecodeError:
-        raise InvalidInput("the message cannot be read: it is not of the contract's type") from None
+        raise unreadable_request() from None
+
+
+def unreadable_request() -> InvalidInput:
+    """The error for bytes that are no message."""
+    return InvalidInput("the message cannot be read: it is not of the contract's type")
 
 
 async def _abort_unless_gone(context: Any, error: VisavisError) -> None:

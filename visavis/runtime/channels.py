@@ -6,6 +6,7 @@ import grpc
 
 from visavis.runtime.settings import TlsSettings
 from visavis.runtime.tls import channel_credentials
+from visavis.runtime.unreadable_requests import RefuseUnreadableRequests
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 # What a stream may hold for a reader that does not read. Left alone, gRPC widens the window with the bandwidth it sees
@@ -35,6 +36,11 @@ def server_options() -> Options:
         # Two servers on one port are a mistake; without this the kernel would share it silently.
         ("grpc.so_reuseport", 0),
     ]
+
+
+def create_server() -> grpc.aio.Server:
+    """A server with these options that answers bytes which are no message with INVALID_ARGUMENT."""
+    return grpc.aio.server(options=server_options(), interceptors=[RefuseUnreadableRequests()])
 
 
 def open_channel(address: str, tls: TlsSettings) -> grpc.aio.Channel:

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_NAME
 from grpc_reflection.v1alpha import reflection
 
-from visavis.runtime.channels import server_options
+from visavis.runtime.channels import create_server
 from visavis.runtime.errors import Draining, StateStoreUnavailable, VisavisError
 from visavis.runtime.json_logs import configure_logging
 from visavis.runtime.leases import LeaseStore
@@ -143,7 +143,7 @@ class Service:
     @asynccontextmanager
     async def _serving_grpc(self, runtime: ServiceRuntime) -> AsyncIterator[grpc.aio.Server]:
         """Server and metrics on their ports; the health is NOT_SERVING at first."""
-        server = grpc.aio.server(options=server_options())
+        server = create_server()
         async with self._definition.bind(runtime, server):
             health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
             names = (self._definition.grpc_name, HEALTH_NAME, reflection.SERVICE_NAME)
@@ -167,7 +167,7 @@ class Service:
         if not self._settings.health_address:
             yield {}
             return
-        server = grpc.aio.server(options=server_options())
+        server = create_server()
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
         host, _ = split_address(self._settings.health_address)
         port = server.add_insecure_port(self._settings.health_address)
