@@ -15,9 +15,10 @@ import yaml
 Resource: TypeAlias = dict[str, Any]
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
-# What is rendered: every overlay, and a folder with the components that none of them takes.
+# What is rendered: every overlay, what belongs to the cluster, and a folder with the components that no overlay takes.
 OVERLAYS: Final = {
     **{path.name: path for path in sorted((REPOSITORY / "deploy/k8s/overlays").iterdir())},
+    "cluster": REPOSITORY / "deploy/k8s/cluster",
     "alternatives": REPOSITORY / "tests/deploy/alternatives",
 }
 
