@@ -40,6 +40,8 @@ class FakeService(talking_head_pb2_grpc.TalkingHeadServiceServicer):
         pending, chunks, samples = b"", 0, 0
         async for request in requests:
             self.requests.append(request)
+            if len(self.requests) == 3 and self.requests[0].config.avatar_id == "picky":
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "too picky")
             match request.WhichOneof("request"):
                 case "config":
                     config = request.config
@@ -68,7 +70,7 @@ class FakeService(talking_head_pb2_grpc.TalkingHeadServiceServicer):
         self.aborted = True
 
     async def _check(self, config: talking_head_pb2.SessionConfig, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        if config.avatar_id != "known":
+        if config.avatar_id not in ("known", "picky"):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no avatar {config.avatar_id}")
         if self.full:
             retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=1, nanos=500_000_000))

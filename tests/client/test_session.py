@@ -13,12 +13,14 @@ from visavis.client import (
     ClientError,
     Consent,
     Interrupted,
+    InvalidInput,
     NotFound,
     Segment,
     SessionClosed,
     SessionEnded,
     Speech,
     StageCapacity,
+    TalkSession,
     UtteranceEnded,
     VideoFormat,
     VisavisClient,
@@ -152,6 +154,17 @@ async def test_unknown_avatar_and_full_server_are_typed(client: VisavisClient, s
         async with client.talk("known", audio_format=MONO):
             pass
     assert caught.value.retry_after_seconds == 1.5
+
+
+async def test_what_the_server_says_last_is_not_lost_to_a_write_that_comes_too_late(address: str) -> None:
+    async def write_on(session: TalkSession) -> None:
+        while True:
+            await session.send(ramp(160))
+
+    for _ in range(30):
+        async with VisavisClient(address) as client, client.talk("picky", audio_format=MONO) as session:
+            with pytest.raises(InvalidInput, match="too picky"):
+                await asyncio.gather(write_on(session), anext(session.events()))
 
 
 async def test_avatars_pass_through_pages(client: VisavisClient, service: FakeService) -> None:

@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 
 from tests.faults.cluster import until
 from tests.gateway.gateway_harness import running_gateway
+from visavis.client.final_status import StatusWatch
 from visavis.runtime.channels import channel_options
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.runtime.slots import SlotPool
@@ -111,12 +112,15 @@ async def _call(channel: grpc.aio.Channel, name: str, payloads: Sequence[bytes])
     untyped: Any = channel  # bytes go in as they are
     if name == "Talk":
         call = untyped.stream_stream(_SERVICE + name)(timeout=_HANG_SECONDS)
+        watch = StatusWatch(call)
         await asyncio.gather(_write(call, payloads), _read(call))
     else:
         call = untyped.unary_unary(_SERVICE + name)(payloads[0], timeout=_HANG_SECONDS)
-    code = await call.code()
+        watch = StatusWatch(call)
+    await call.code()
     call.cancel()
-    return code, await call.details() or ""
+    assert watch.status is not None
+    return watch.status.code, watch.status.message
 
 
 async def _write(call: Any, payloads: Sequence[bytes]) -> None:

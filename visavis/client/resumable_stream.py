@@ -104,11 +104,12 @@ class ResumableStream:
         """Start a recovery, unless one runs or has been; raises `error` where there is none to hope for."""
         if self._failure is not None:
             raise self._failure
+        if self._recovery is not None or self._stream is not broken:
+            return
         if self._closed or not self._token or not stream_was_broken(error):
             raise error
-        if self._recovery is None and self._stream is broken:
-            self._recovery = asyncio.create_task(self._recover(error))
-            self._recovery.add_done_callback(_retrieved)
+        self._recovery = asyncio.create_task(self._recover(error))
+        self._recovery.add_done_callback(_retrieved)
 
     async def _recover(self, error: ClientError) -> None:
         try:

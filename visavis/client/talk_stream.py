@@ -10,9 +10,9 @@ from visavis.client.errors import (
     ServerError,
     ServerUnavailable,
     SessionClosed,
-    error_from_rpc,
     error_from_status,
 )
+from visavis.client.final_status import StatusWatch
 from visavis.client.status_details import read_status_details
 from visavis.v1 import talking_head_pb2
 
@@ -27,6 +27,7 @@ class TalkStream:
 
     def __init__(self, call: TalkCall) -> None:
         self._call = call
+        self._watch = StatusWatch(call)
         self._closed = False
         self._reading: asyncio.Task[talking_head_pb2.TalkResponse] | None = None
 
@@ -36,10 +37,8 @@ class TalkStream:
             await self._call.write(request)
             if request.HasField("end_of_audio"):
                 await self._call.done_writing()
-        except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-            raise await self._failure() from error
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
+        except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.AioRpcError) as error:
+            raise self._failure() from error
         except asyncio.CancelledError as error:
             raise SessionClosed("the session was closed") from error
 
@@ -62,21 +61,20 @@ class TalkStream:
         try:
             response = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
+            raise self._failure() from error
         except asyncio.CancelledError as error:
             raise SessionClosed("the session was closed") from error
         if not isinstance(response, talking_head_pb2.TalkResponse):
             raise SessionClosed("the server closed the session without saying that it ended")
         return response
 
-    async def _failure(self) -> ClientError:
-        code = await self._call.code()
-        if code is grpc.StatusCode.OK:
+    def _failure(self) -> ClientError:
+        status = self._watch.status
+        if status is None or status.code is grpc.StatusCode.OK:
             return SessionClosed("the session has ended; nothing more can be sent")
-        if self._closed:
+        if self._closed and status.code is grpc.StatusCode.CANCELLED:
             return SessionClosed("the session was closed")
-        details = read_status_details(await self._call.trailing_metadata())
-        return error_from_status(code, await self._call.details() or "", details)
+        return error_from_status(status.code, status.message, read_status_details(status.trailing_metadata))
 
 
 def stream_was_broken(error: ClientError) -> bool:
