@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from visavis.runtime.errors import InvalidInput
 from visavis.v1 import chunk_pb2
 
+# What a replay may take of the 4 MiB that a message may have.
+REPLAY_BYTES: Final = 3 * 1024 * 1024
+
 Replayed = TypeVar("Replayed")
 Item = TypeVar("Item")
+
+
+def most_replayed(reach: int, chunk_bytes: int) -> int:
+    """How many chunks of this size are replayed: as far as a state reaches back, if a message can carry them."""
+    return min(reach, max(1, REPLAY_BYTES // chunk_bytes))
 
 
 def read_replay(

@@ -5,11 +5,14 @@ Legend: T latent frames, H W latent rows and columns, C latent channels, F video
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
+from services.replay import most_replayed
 from services.tensor_checks import checked_tensor
 from visavis.contract import CHUNK_LATENT_FRAMES
 from visavis.models.reach import video_decoder_reach
@@ -29,7 +32,7 @@ class DecoderModel:
             raise ValueError(f"{picture_size} is no multiple of {vae.spatial_compression_ratio}")
         self._vae = vae
         self.picture_size = picture_size
-        # Both are known once the model is warm: the size of a state, and how many chunks it depends on.
+        # Both are known once the model is warm: the size of a state, and how many chunks make it anew.
         self.state_bytes = 0
         self.replay_chunks = 0
         self.latent_shape = (rows, rows, vae.latents_mean.shape[0])
@@ -41,7 +44,10 @@ class DecoderModel:
         for _ in range(2):
             _, state = self.decode_chunk(torch.zeros(CHUNK_LATENT_FRAMES, *self.latent_shape), state)
         self.state_bytes = sum(tensor.nbytes for tensor in state.caches)
-        self.replay_chunks = video_decoder_reach(self._vae, CHUNK_LATENT_FRAMES)
+        reach = video_decoder_reach(self._vae, CHUNK_LATENT_FRAMES)
+        self.replay_chunks = most_replayed(
+            reach, CHUNK_LATENT_FRAMES * math.prod(self.latent_shape) * self._vae.dtype.itemsize
+        )
 
     @torch.inference_mode()
     def encode_portrait(self, portrait: Image.Image) -> tensor_pb2.Tensor:

@@ -11,6 +11,7 @@ from typing import Final
 import torch
 
 from services.generator.sink_cache import SinkCache, sink_key
+from services.replay import most_replayed
 from services.tensor_checks import checked_tensor
 from visavis.contract import CHUNK_LATENT_FRAMES
 from visavis.models.a2v_dit import A2VTransformer
@@ -26,8 +27,6 @@ from visavis.models.generation import (
 from visavis.v1 import generator_pb2, tensor_pb2
 
 SPEECH_TOKENS: Final = 2
-# What a replay may take of the 4 MiB that a message may have.
-REPLAY_BYTES: Final = 3 * 1024 * 1024
 
 
 class GeneratorModel:
@@ -88,7 +87,7 @@ class GeneratorModel:
     def replay_chunks(self) -> int:
         """Chunks that make a rebuilt context equal the lost one, as far as a rewind with them is a regular message."""
         values = math.prod(self._plan.chunk_shape) + math.prod(self._speech_shape)
-        return min(self._plan.replay_chunks, max(1, REPLAY_BYTES // (values * self.dtype.itemsize)))
+        return most_replayed(self._plan.replay_chunks, values * self.dtype.itemsize)
 
     @property
     def dtype(self) -> torch.dtype:
