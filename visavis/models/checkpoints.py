@@ -1,4 +1,6 @@
-"""Loads the parts of a model, each stage its own: from a model folder, or from a preset with seeded random weights.
+"""Loads the parts of a model, each stage its own: from a model folder, or from a preset.
+
+A preset's parts have the trained weights that ship with them (`shipped_weights`), the others seeded random ones.
 
 A model folder has diffusers' layout: model_index.json and the folders transformer, vae, speech_ae, whisper and
 scheduler, each with its configuration and safetensors. `RestPipeline.save_pretrained` writes it.
@@ -21,6 +23,7 @@ from visavis.models.a2v_dit import A2VTransformer
 from visavis.models.generation import SamplingSettings
 from visavis.models.ltx_video_vae import LTXVideoVAE
 from visavis.models.presets import Arguments, Preset, VaeKind, WhisperSource, load_preset
+from visavis.models.shipped_weights import ShippedPart, all_parts_shipped, shipped_fingerprint, shipped_weights
 from visavis.models.speech_ae import SpeechAE
 from visavis.models.speech_encoder import SpeechEncoder
 from visavis.models.video_autoencoder import VideoAutoencoder
@@ -45,7 +48,7 @@ class ModelIdentity:
     name: str
     # SHA-256 (hex) over configuration and weights of the whole model.
     fingerprint: str
-    # The transformer's and the VAE's weights are seeded random numbers: pictures are noise.
+    # Some part's weights are seeded random numbers: pictures are noise.
     random_weights: bool
 
 
@@ -125,7 +128,7 @@ def load_transformer(preset: Preset, folder: Path | None, dtype: torch.dtype) ->
     kind: type[A2VTransformer] = A2VTransformer
     if folder is not None:
         return _from_folder(kind, folder / "transformer", dtype)
-    return seeded(kind, preset.transformer, "transformer", dtype)
+    return _of_preset(kind, preset, "transformer", preset.transformer, dtype)
 
 
 def load_vae(preset: Preset, folder: Path | None, dtype: torch.dtype) -> VideoAutoencoder:
@@ -133,7 +136,7 @@ def load_vae(preset: Preset, folder: Path | None, dtype: torch.dtype) -> VideoAu
     kind = VAE_CLASSES[preset.vae_kind]
     if folder is not None:
         return _from_folder(kind, folder / "vae", dtype)
-    return seeded(kind, preset.vae, "vae", dtype)
+    return _of_preset(kind, preset, "vae", preset.vae, dtype)
 
 
 def load_speech_ae(preset: Preset, folder: Path | None) -> SpeechAE:
@@ -141,7 +144,7 @@ def load_speech_ae(preset: Preset, folder: Path | None) -> SpeechAE:
     kind: type[SpeechAE] = SpeechAE
     if folder is not None:
         return _from_folder(kind, folder / "speech_ae", torch.float32)
-    return seeded(kind, preset.speech_ae, "speech_ae", torch.float32)
+    return _of_preset(kind, preset, "speech_ae", preset.speech_ae, torch.float32)
 
 
 def load_whisper(preset: Preset, folder: Path | None) -> WhisperFeatures:
@@ -157,14 +160,18 @@ def load_whisper(preset: Preset, folder: Path | None) -> WhisperFeatures:
 def identify(preset: Preset, folder: Path | None) -> ModelIdentity:
     """The identity of a whole model; the same whichever part asks. Reads all weights of a folder."""
     if folder is None:
-        fingerprint = hashlib.sha256(f"{preset.sha256} random {RANDOM_SEED}".encode()).hexdigest()
-        return ModelIdentity(preset.name, fingerprint, random_weights=True)
-    return ModelIdentity(preset.name, _folder_fingerprint(folder), has_random_weights(folder))
+        weights = f"random {RANDOM_SEED} {shipped_fingerprint(preset.name)}".rstrip()
+        fingerprint = hashlib.sha256(f"{preset.sha256} {weights}".encode()).hexdigest()
+    else:
+        fingerprint = _folder_fingerprint(folder)
+    return ModelIdentity(preset.name, fingerprint, has_random_weights(preset, folder))
 
 
-def has_random_weights(folder: Path | None) -> bool:
-    """Whether nobody trained these weights; so it is for presets, which have no folder."""
-    return folder is None or bool(_read_json(folder / INDEX_FILE)["random_weights"])
+def has_random_weights(preset: Preset, folder: Path | None) -> bool:
+    """Whether some part of these weights was never trained."""
+    if folder is None:
+        return not all_parts_shipped(preset.name)
+    return bool(_read_json(folder / INDEX_FILE)["random_weights"])
 
 
 def read_folder_settings(folder: Path) -> Preset:
@@ -213,6 +220,13 @@ def _folder_fingerprint(folder: Path) -> str:
             part = hashlib.file_digest(content, "sha256").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()} {part}\n".encode())
     return digest.hexdigest()
+
+
+def _of_preset(
+    kind: type[Module], preset: Preset, part: ShippedPart, arguments: Arguments, dtype: torch.dtype
+) -> Module:
+    folder = shipped_weights(preset.name, part, arguments)
+    return seeded(kind, arguments, part, dtype) if folder is None else _from_folder(kind, folder, dtype)
 
 
 def _from_folder(kind: type[Module], folder: Path, dtype: torch.dtype) -> Module:

@@ -127,7 +127,7 @@ class RestPipeline(DiffusionPipeline):
             steps=settings.sampling.steps,
             guidance_scale=settings.sampling.guidance_scale,
             cache_source=settings.sampling.cache_source,
-            random_weights=checkpoints.has_random_weights(folder),
+            random_weights=checkpoints.has_random_weights(settings, folder),
         )
 
     @property

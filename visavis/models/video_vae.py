@@ -98,7 +98,7 @@ class VideoDecoder(nn.Module):
         self.conv_hidden = keep_scale(nn.Conv2d(finest, 3 * PATCH**2, 3, padding=1))
         self.conv_out = nn.Conv2d(3 * PATCH**2, 3 * PATCH**2, 3, padding=1)
         # A straight way from latents to pixels, which can start as the best linear one; the rest adds to it.
-        self.conv_straight = keep_scale(nn.Conv2d(finest, 3 * PATCH**2, 1))
+        self.conv_straight = nn.Conv2d(finest, 3 * PATCH**2, 1)
 
     def forward(self, latents_BTHWC: Tensor, memory: StreamMemory) -> Tensor:
         batch_size = latents_BTHWC.shape[0]
