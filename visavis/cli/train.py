@@ -15,6 +15,7 @@ def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     parts = parser.add_subparsers(title="parts", metavar="PART", required=True)
     _add_training(parts, "vae", _vae, "Train the video VAE on a data set of `visavis data render`.")
     _add_training(parts, "speech-ae", _speech_ae, "Train the SpeechAE on the speech of a data set, and on more speech.")
+    _add_export(parts)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,6 +46,19 @@ def _speech_ae(options: argparse.Namespace) -> None:
     from visavis.training.speech.training import speech_ae_task
 
     _train(options, "speech-ae", speech_ae_task)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from visavis.training.plan import read_saved_plan
+    from visavis.training.speech.export import export_speech_ae
+    from visavis.training.video_vae_export import export_video_vae
+
+    exports = {"speech-ae": export_speech_ae, "vae": export_video_vae}
+    task = read_saved_plan(options.run_folder).task
+    if task not in exports:
+        raise CommandError(f"{options.run_folder} is a training of {task!r}, which has nothing to export")
+    exports[task](options.run_folder, options.out, options.data, options.cache)
+    print(f"wrote {options.out}")
 
 
 def _train(options: argparse.Namespace, task_name: str, make_task: Callable[..., object]) -> None:
@@ -90,3 +104,17 @@ def _add_training(
     parser.add_argument("--steps", type=int, metavar="N", help="stop after so many steps, with a checkpoint")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="%(default)s")
     parser.add_argument("--threads", type=int, metavar="T", help="of torch on the CPU (default: as torch does)")
+
+
+def _add_export(parts: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = parts.add_parser(
+        "export",
+        help="Write a run's averaged weights as a model folder.",
+        description="Write a run's averaged weights, in bfloat16 and with a model card, as a part of a model folder.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(module=_MODULE, act=_export)
+    parser.add_argument("run_folder", type=Path, metavar="RUN_DIR")
+    parser.add_argument("out", type=Path, metavar="OUT_DIR", help="for example weights/mini/vae")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what the run was trained on")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="decoded data (default: DATA.cache beside --data)")

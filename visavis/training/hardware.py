@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from accelerate import Accelerator
 
@@ -16,3 +18,19 @@ def accelerator_for(device: str) -> Accelerator:
     place = resolve_device(device)
     fast = resolve_dtype("auto", place) == torch.bfloat16
     return Accelerator(cpu=place.type == "cpu", mixed_precision="bf16" if fast else "no")
+
+
+def describe(accelerator: Accelerator) -> str:
+    """The hardware in words, for logs and model cards."""
+    if accelerator.device.type == "cuda":
+        place = f"{accelerator.num_processes} x {torch.cuda.get_device_name()}"
+    else:
+        place = f"{torch.get_num_threads()} threads of {_cpu_name()}"
+    return f"{place}, {accelerator.mixed_precision.replace('no', 'fp32')}, torch {torch.__version__}"
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "a CPU"

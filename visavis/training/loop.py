@@ -4,7 +4,7 @@ A task says what is learnt; the loop says how: AdamW with warm-up and decay, acc
 checkpoints, logs. All chance of a batch is drawn from generators of (seed, step, batch, process), so a resumed training
 needs no state of its data order and gives the same curve.
 
-RUN/checkpoints/, log.jsonl, tensorboard/, samples/
+RUN/plan.json, checkpoints/, log.jsonl, tensorboard/, samples/
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
@@ -27,9 +28,9 @@ from torch import Tensor, nn
 from visavis.training.averaging import average_of
 from visavis.training.checkpoint_folder import CheckpointFolder, State
 from visavis.training.errors import TrainingError
-from visavis.training.hardware import accelerator_for
+from visavis.training.hardware import accelerator_for, describe
 from visavis.training.journal import Journal
-from visavis.training.plan import Phase, Plan
+from visavis.training.plan import Phase, Plan, save_plan
 from visavis.training.schedule import learning_rate
 from visavis.training.stop_signals import StopSignals
 from visavis.training.task import Limits, Outcome, Progress, Task
@@ -76,6 +77,7 @@ class Training:
         self._place = _Place(step=0, phase=0, phase_steps=0, phase_minutes=0.0)
         self._optimizer: torch.optim.AdamW | None = None
         self._broken_steps = 0
+        self._untold: list[dict[str, float]] = []
         self._stop: Callable[[], bool] = lambda: False
         self._saved_at = self._evaluated_at = clock()
 
@@ -89,7 +91,10 @@ class Training:
         if state is not None:
             self._restore(state)
         writes = self._accelerator.is_main_process
+        if writes:
+            save_plan(self._plan, self._folder)
         with StopSignals() as signals, Journal(self._folder, self._place.step, writes) as self._journal:
+            self._journal.write("start", self._place.step, {"hardware": describe(self._accelerator)})
             self._stop = self._order_to_stop(limits, signals)
             optimizer_state = None if state is None else state["optimizer"]
             while self._place.phase < len(self._plan.phases):
@@ -104,6 +109,7 @@ class Training:
         if optimizer_state is None:
             self._enter(phase)
         forward = self._begin(phase, optimizer_state)
+        first_step = self._place.step
         with ThreadPoolExecutor(max_workers=2) as threads:
             batches = self._batches(phase, threads)
             before = self._clock()
@@ -117,8 +123,9 @@ class Training:
                     self._save()
                     return False
                 self._save_and_evaluate_when_due(phase)
-        self._save()
-        self._evaluate(phase)
+        if self._place.step > first_step:  # not when it was over already
+            self._evaluate(phase)
+            self._save()
         return True
 
     def _enter(self, phase: Phase) -> None:
@@ -216,9 +223,15 @@ class Training:
         return ordered
 
     def _tell(self, phase: Phase, measures: dict[str, float], seconds: float) -> None:
-        broken = not math.isfinite(measures["gradient_norm"])
-        if broken or self._place.step % _STEPS_A_LINE == 0:
-            self._journal.write("train", self._place.step, {"phase": phase.name, **measures, "seconds": seconds})
+        """One line for some steps, with their means; a broken step has a line of its own."""
+        if math.isfinite(measures["gradient_norm"]):
+            self._untold.append({**measures, "seconds": seconds})
+        else:
+            self._journal.write("broken", self._place.step, {"phase": phase.name, "seconds": seconds})
+        if self._untold and self._place.step % _STEPS_A_LINE == 0:
+            means = {name: fmean(line[name] for line in self._untold) for name in self._untold[0]}
+            self._journal.write("train", self._place.step, {"phase": phase.name, **means})
+            self._untold.clear()
         done = phase.progress(self._place.phase_steps, self._place.phase_minutes)
         self._announce(Progress(self._place.step, phase.name, done, measures["loss"], seconds))
 

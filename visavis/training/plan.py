@@ -31,9 +31,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from visavis.training.errors import TrainingError
+
+_SAVED: Final = "plan.json"
 
 Options = Mapping[str, Any]
 
@@ -96,6 +98,22 @@ def read_plan(path: Path) -> Plan:
         raise TrainingError(f"the plan {path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{path} is not a training plan: {error}") from error
+
+
+def save_plan(plan: Plan, run: Path) -> None:
+    """Keeps a run's plan as RUN/plan.json, so that the run can be exported without the file that it came from."""
+    run.mkdir(parents=True, exist_ok=True)
+    partial = run / f"{_SAVED}.partial"
+    partial.write_text(json.dumps(asdict(plan), indent=1))
+    partial.replace(run / _SAVED)
+
+
+def read_saved_plan(run: Path) -> Plan:
+    """What `save_plan` kept. Raises TrainingError when `run` is no training's folder."""
+    try:
+        return _plan(json.loads((run / _SAVED).read_text()))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{run} is not the folder of a training: {error}") from error
 
 
 def _plan(table: dict[str, Any]) -> Plan:

@@ -56,26 +56,22 @@ class VideoVAETask:
             self._weights = LossWeights(**plan.task_options)
         except TypeError as error:
             raise TrainingError(f"task_options of the video VAE: {error}") from error
+        for phase in plan.phases:
+            _check(phase, train[0].frames_FHW3.shape)
 
     def enter_phase(self, phase: Phase) -> None:
         """Sets the spatial weights from the data where the phase says so."""
-        start = phase.options.get("start")
-        if start == "linear":
+        if "start" in phase.options:
             start_linear(self.model, self._pictures(_LINEAR_START_PICTURES))
-        elif start is not None:
-            raise TrainingError(f"phase {phase.name}: start is 'linear' or left out, not {start!r}")
 
     def begin_phase(self, phase: Phase) -> Sequence[nn.Parameter]:
         """Spatial, temporal or all parameters."""
-        chosen = {
+        choices = {
             "space": self.model.spatial_parameters,
             "time": self.model.temporal_parameters,
             "all": self.model.parameters,
         }
-        _check(phase, self._train[0].frames_FHW3.shape)
-        if phase.options["trained"] not in chosen:
-            raise TrainingError(f"phase {phase.name}: trained is one of {', '.join(chosen)}")
-        return list(chosen[phase.options["trained"]]())
+        return list(choices[phase.options["trained"]]())
 
     def batch(self, phase: Phase, chance: np.random.Generator) -> ClipBatch:
         """Random moments of random clips, cut out around the mouth or anywhere, half of them mirrored."""
@@ -97,7 +93,7 @@ class VideoVAETask:
         for number, clip in enumerate(self._held_out[:_EVALUATED_CLIPS]):
             first = (number * 7) % (len(clip.frames_FHW3) - frames + 1)
             moment = slice(first, first + frames)
-            video = as_video(torch.from_numpy(clip.frames_FHW3[None, moment]), device)
+            video = as_video(torch.from_numpy(np.array(clip.frames_FHW3[None, moment])), device)
             decoded = averaged.decode(averaged.encode(video)).float()
             mouth, eyes = (torch.from_numpy(clip.mask(region, moment)).to(device) for region in ("mouth", "eyes"))
             errors.add(decoded[0], video[0], mouth, eyes)
@@ -119,7 +115,8 @@ class VideoVAETask:
     def _pictures(self, count: int) -> Tensor:
         """Moments of as many people as there are, spread over their clips: [N, 3, H, W] in [-1, 1]."""
         order = np.linspace(0, len(self._train) - 1, count).astype(int)
-        frames = [self._train[clip].frames_FHW3[(17 * number) % 121] for number, clip in enumerate(order)]
+        clips = [self._train[clip].frames_FHW3 for clip in order]
+        frames = [pictures[(17 * number) % len(pictures)] for number, pictures in enumerate(clips)]
         return as_video(torch.from_numpy(np.stack(frames)), self.model.device)
 
 
@@ -145,5 +142,7 @@ def _check(phase: Phase, shape: tuple[int, ...]) -> None:
     clip_frames, size = shape[:2]
     if options["batch"] < 1 or options["frames"] % 8 != 1 or not 1 <= options["frames"] <= clip_frames:
         raise TrainingError(f"phase {phase.name}: batch is at least 1, frames 8k + 1 and at most {clip_frames}")
+    if options["trained"] not in ("space", "time", "all") or options.get("start", "linear") != "linear":
+        raise TrainingError(f"phase {phase.name}: trained is space, time or all, and start is linear or left out")
     if options["crop"] % 32 or not 32 <= options["crop"] <= size:
         raise TrainingError(f"phase {phase.name}: crop is a multiple of 32 and at most {size}")

@@ -11,7 +11,7 @@ from visavis.models.checkpoints import placed
 from visavis.models.presets import load_preset
 from visavis.models.video_vae import CausalVideoVAE
 from visavis.training.errors import TrainingError
-from visavis.training.frame_cache import cached_clips, shard_names
+from visavis.training.frame_cache import CachedClip, cached_clips, shard_names
 from visavis.training.plan import Plan
 from visavis.training.video_vae_task import VideoVAETask
 
@@ -19,13 +19,18 @@ from visavis.training.video_vae_task import VideoVAETask
 def video_vae_task(plan: Plan, dataset: Path, run: Path, cache: Path | None, weights: Path | None) -> VideoVAETask:
     """The task of `plan`. `weights` is a VAE's folder to start from; None: seeded random weights.
 
-    Raises TrainingError for missing data, a preset with another VAE and weights that do not fit, ShardError for a
-    broken shard.
+    `cache` holds the decoded pictures, None: DATASET.cache. Raises TrainingError for missing data, a preset with
+    another VAE and weights that do not fit, ShardError for a broken shard.
     """
+    return VideoVAETask(video_vae(plan, weights), plan, *cached_splits(dataset, run, cache))
+
+
+def cached_splits(dataset: Path, run: Path, cache: Path | None) -> tuple[list[CachedClip], list[CachedClip]]:
+    """The clips of training and test that a run trains with. Errors as above."""
     shards = _shards_of_run(dataset, run)
-    cache = cache or dataset.with_name(f"{dataset.name}.cache")
-    train, test = (cached_clips(dataset, cache, split, shards[split]) for split in ("train", "test"))
-    return VideoVAETask(_network(plan, weights), plan, train, test)
+    folder = cache or dataset.with_name(f"{dataset.name}.cache")
+    train, test = (cached_clips(dataset, folder, split, shards[split]) for split in ("train", "test"))
+    return train, test
 
 
 def _shards_of_run(dataset: Path, run: Path) -> dict[str, list[str]]:
@@ -42,7 +47,8 @@ def _shards_of_run(dataset: Path, run: Path) -> dict[str, list[str]]:
     return shards
 
 
-def _network(plan: Plan, weights: Path | None) -> CausalVideoVAE:
+def video_vae(plan: Plan, weights: Path | None) -> CausalVideoVAE:
+    """The network of the plan's preset, with these weights or seeded random ones."""
     preset = load_preset(plan.preset)
     if preset.vae_kind != "causal":
         raise TrainingError(f"the preset {plan.preset} has another kind of VAE: there is no training for it")
