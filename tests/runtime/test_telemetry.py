@@ -5,7 +5,12 @@ import logging
 import os
 import sys
 import urllib.request
+from dataclasses import dataclass, field
 
+import pytest
+
+from visavis import __version__
+from visavis.runtime.engine import EngineDescription
 from visavis.runtime.json_logs import JsonFormatter
 from visavis.runtime.telemetry import (
     CHUNK_SECONDS_BUCKETS,
@@ -78,3 +83,49 @@ def test_resident_memory() -> None:
     if sys.platform == "linux":
         assert resident_memory_bytes(os.getpid()) > 1_000_000
     assert resident_memory_bytes(None) == 0
+
+
+def test_a_refusal_is_counted_by_its_reason_and_an_end_is_none() -> None:
+    metrics = Metrics("generator")
+    metrics.session_ended("RESOURCE_EXHAUSTED", "CAPACITY_EXHAUSTED", began=False)
+    metrics.session_ended("UNAVAILABLE", "DRAINING", began=True)
+    metrics.session_ended("OK", "", began=True)
+    value = metrics.registry.get_sample_value
+    rejected = "visavis_rejected_sessions_total"
+    assert value(rejected, {"stage": "generator", "reason": "CAPACITY_EXHAUSTED"}) == 1
+    assert value(rejected, {"stage": "generator", "reason": "DRAINING"}) == 0
+    assert value("visavis_sessions_total", {"stage": "generator", "code": "OK"}) == 1
+
+
+@pytest.mark.parametrize(("reason", "began"), [("LEASE_HELD", False), ("LEASE_LOST", True)])
+def test_a_lost_or_held_lease_is_a_conflict(reason: str, began: bool) -> None:
+    metrics = Metrics("generator")
+    metrics.session_ended("ABORTED", reason, began=began)
+    labels = {"stage": "generator", "reason": reason}
+    assert metrics.registry.get_sample_value("visavis_lease_conflicts_total", labels) == 1
+
+
+@dataclass(frozen=True)
+class CachingWorker:
+    process_id: int = os.getpid()
+    busy_fraction: float = 0.5
+    queue_depth: int = 2
+    cache_bytes: dict[str, int] = field(default_factory=lambda: {"context": 3_000, "sink": 500})
+
+
+def test_a_worker_is_read_at_each_scrape() -> None:
+    metrics = Metrics("generator")
+    metrics.observe_worker(CachingWorker())
+    value = metrics.registry.get_sample_value
+    assert value("visavis_cache_bytes", {"stage": "generator", "kind": "context"}) == 3_000
+    assert value("visavis_cache_bytes", {"stage": "generator", "kind": "sink"}) == 500
+    assert value("visavis_worker_queue_depth", {"stage": "generator"}) == 2
+
+
+def test_what_runs_is_a_label() -> None:
+    metrics = Metrics("generator")
+    metrics.describe_model(EngineDescription("tiny", "f1", True, 4, 64, 64, 25, ""))
+    labels = {"stage": "generator", "model": "tiny", "fingerprint": "f1", "random_weights": "true"}
+    assert metrics.registry.get_sample_value("visavis_model_info", labels) == 1
+    (build,) = [family for family in metrics.registry.collect() if family.name == "visavis_build_info"]
+    assert build.samples[0].labels["version"] == __version__
