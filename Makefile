@@ -19,7 +19,7 @@ TORCH_FROM_PYTORCH = { echo "pip's index offers no CPU build; asking PyTorch's";
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help demo test check check-deploy pin-images bench soak protos venv detectors clean
+.PHONY: help demo test check check-deploy pin-images bench soak protos dashboards venv prometheus detectors clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -40,6 +40,7 @@ check: $(VENV)/dev.stamp $(BUF) check-deploy ## Format, lint, types, import rule
 	$(BUF) lint
 	$(BUF) format --diff --exit-code
 	$(BIN)/python -m tools.generate_stubs --check
+	$(BIN)/python -m tools.dashboards --check
 
 check-deploy: $(VENV)/dev.stamp $(BUF) .venv-deploy/stamp ## The part of `make check` about images, compose and manifests
 	$(BIN)/python -m tools.check_deploy
@@ -57,6 +58,15 @@ protos: $(VENV)/dev.stamp $(BUF) ## Format the protos and generate visavis/v1 fr
 	$(BUF) format --write
 	$(BUF) lint
 	$(BIN)/python -m tools.generate_stubs
+
+dashboards: $(VENV)/dev.stamp ## Write Grafana's dashboards to deploy/grafana
+	$(BIN)/python -m tools.dashboards
+
+# Where it is missing, the tests that need it are skipped and say so.
+prometheus: ## Install Debian's prometheus and promtool, with which rules and dashboards are tested (as root)
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+		command -v apt-get >/dev/null && test "$$(id -u)" = 0 || { echo "prometheus comes from Debian: run this as root there" >&2; exit 1; }; \
+		apt-get update --quiet=2 && DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends prometheus; }
 
 venv: $(VENV)/dev.stamp ## Create .venv with everything (TORCH_BUILD=cuda: with CUDA; PYTHON=python3.12: another Python)
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
-_ROW = re.compile(r"^\| `(?P<name>visavis_\w+)` \| (?P<kind>\w+)(?P<exemplars>, exemplars)? \| (?P<labels>[^|]*)\|", re.M)
+_ROW = re.compile(
+    r"^\| `(?P<name>visavis_\w+)` \| (?P<kind>\w+)(?P<exemplars>, exemplars)? \| (?P<labels>[^|]*)\|", re.M
+)
 _SERIES_OF_A_HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
 
 
@@ -34,4 +36,6 @@ def documented_metrics() -> list[DocumentedMetric]:
 def metrics_in(expression: str) -> set[str]:
     """The names of visavis' metrics in a PromQL expression, histograms without _bucket, _sum or _count."""
     found = re.findall(r"\bvisavis_\w+", expression)
-    return {_SERIES_OF_A_HISTOGRAM.sub("", name) if "_seconds_" in name or "_ratio_" in name else name for name in found}
+    return {
+        _SERIES_OF_A_HISTOGRAM.sub("", name) if "_seconds_" in name or "_ratio_" in name else name for name in found
+    }

@@ -31,7 +31,7 @@ def write_rule_file(path: Path) -> None:
 
 
 def program(name: str) -> str:
-    """promtool or prometheus. Where it is missing the test is skipped, in CI it fails."""
+    """promtool or prometheus; where it is missing, the test is skipped."""
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not here: `make prometheus` installs Debian's, as root")
