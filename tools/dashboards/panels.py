@@ -134,7 +134,12 @@ def dashboard(uid: str, title: str, text: str) -> dashboards.Dashboard:
         .timezone("browser")
         .readonly()
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
-        .link(dashboards.DashboardLink("visavis").type(models.DashboardLinkType.DASHBOARDS).tags(["visavis"]).as_dropdown(True))
+        .link(
+            dashboards.DashboardLink("visavis")
+            .type(models.DashboardLinkType.DASHBOARDS)
+            .tags(["visavis"])
+            .as_dropdown(True)
+        )
         .with_variable(dashboards.DatasourceVariable("metrics").label("Metrics").type("prometheus"))
         .with_variable(
             dashboards.QueryVariable("namespace")
