@@ -2,90 +2,177 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from gateway.chunk_record import ChunkRecord
-from gateway.session_watch import SessionWatch
-from gateway.stages import SessionStages
-from gateway.timeline import TimelineChunk
-from visavis.v1.audio_encoder_pb2 import EncodeRequest, SpeechChunk
-from visavis.v1.chunk_pb2 import ChunkHeader, SpeechLatents, VideoLatents
-from visavis.v1.decoder_pb2 import DecodedPictures, DecodeRequest
-from visavis.v1.generator_pb2 import GenerateRequest
+from gateway.history import SessionHistory
+from gateway.metrics import GatewayMetrics
+from gateway.session_placement import SessionPlacement
+from gateway.settings import StageSettings
+from gateway.stage_dialect import Border, DecoderDialect, EncoderDialect, GeneratorDialect
+from gateway.stage_link import SessionRights, StageLink
+from visavis.runtime.errors import ModelMismatch
+from visavis.v1.audio_encoder_pb2 import EncodeResponse
+from visavis.v1.chunk_pb2 import ModelIdentity
+from visavis.v1.decoder_pb2 import DecodeConfig, DecodedPictures, DecodeResponse
+from visavis.v1.generator_pb2 import GenerateConfig, GenerateResponse
 
-Clock: TypeAlias = Callable[[], float]
+DeliverPictures: TypeAlias = Callable[[ChunkRecord, DecodedPictures], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStart:
+    """Where a pipeline begins: a new session, or one that goes on."""
+
+    generate: GenerateConfig
+    decode: DecodeConfig
+    border: Border
+    resumed: bool
+    skip_frames: int
+    """Of the first chunk, which the client has already."""
+    replay_chunks: dict[str, int]
+    """By stage, as the stages said before; empty for a new session."""
 
 
 class Pipeline:
-    """Chunks go in by `submit` and come out of `pictures`, in order; the caller bounds how many are inside.
+    """Chunks go in by `submit`; `run` hands their pictures to `deliver`, in order.
 
-    `relay_speech` and `relay_video` must run meanwhile. Every method raises `StageUnavailable` when a stage fails.
+    The caller bounds how many are inside. `open` it first and `close` it in the end, whatever happened. Stages that are
+    lost are replaced inside.
     """
 
-    def __init__(self, stages: SessionStages, clock: Clock, watch: SessionWatch) -> None:
-        self._stages = stages
-        self._clock = clock
-        self._watch = watch
-        self._records: dict[int, ChunkRecord] = {}
-
-    async def submit(self, chunk: TimelineChunk) -> None:
-        """Send a chunk to the audio encoder."""
-        record = self._records[chunk.chunk_index] = self._watch.chunk_begins(chunk)
-        speech = SpeechChunk(
-            header=record.header(self._clock()),
-            samples=chunk.samples_S.astype("<f4").tobytes(),
-            lookahead=chunk.lookahead_S.astype("<f4").tobytes(),
+    def __init__(
+        self,
+        start: PipelineStart,
+        placement: SessionPlacement,
+        history: SessionHistory,
+        rights: SessionRights,
+        settings: StageSettings,
+        metrics: GatewayMetrics,
+        deliver: DeliverPictures,
+    ) -> None:
+        self._start = start
+        self._placement = placement
+        self._history = history
+        self._deliver = deliver
+        self._skip_frames = start.skip_frames
+        self._restart_pictures = False
+        replay = start.replay_chunks
+        shared = (placement, history, rights, settings, metrics)
+        self._encoder = StageLink(
+            EncoderDialect(start.generate.session_id),
+            *shared,
+            self._relay_speech,
+            border=start.border,
+            replay_chunks=replay.get("audio_encoder", 0),
         )
-        await self._stages.audio_encoder.send(EncodeRequest(chunk=speech))
+        self._generator = StageLink(
+            GeneratorDialect(start.generate),
+            *shared,
+            self._relay_video,
+            border=start.border,
+            replay_chunks=replay.get("generator", 0),
+        )
+        self._decoder = StageLink(
+            DecoderDialect(start.decode),
+            *shared,
+            self._relay_pictures,
+            border=start.border,
+            skip_frames=start.skip_frames,
+            replay_chunks=replay.get("decoder", 0),
+        )
 
-    async def relay_speech(self) -> None:
-        """From the audio encoder to the generator, until the stage ends the stream."""
-        stream = self._stages.audio_encoder
-        chunk_index = 0
-        while (answer := await stream.receive()) is not None:
-            encoded = answer.chunk
-            stream.answered()
-            chunk_index += 1
-            record = self._record(chunk_index, encoded.speech.header, stream.protocol_broken)
-            record.timing.audio_encoder.CopyFrom(encoded.timing)
-            speech = SpeechLatents(header=record.header(self._clock()), latents=encoded.speech.latents)
-            await self._stages.generator.send(GenerateRequest(speech=speech))
+    async def open(self) -> None:
+        """Open all three streams. Errors: of `SessionPlacement.open`, in an `ExceptionGroup`; `ModelMismatch`."""
+        async with asyncio.TaskGroup() as group:
+            for link in (self._encoder, self._generator, self._decoder):
+                group.create_task(link.open_resumed() if self._start.resumed else link.open())
+        if any(fingerprint != self._placement.fingerprint for fingerprint in self._fingerprints()):
+            raise ModelMismatch("the stages run different models; start them with the same model")
 
-    async def relay_video(self) -> None:
-        """From the generator to the decoder, until the stage ends the stream."""
-        stream = self._stages.generator
-        chunk_index = 0
-        while (answer := await stream.receive()) is not None:
-            generated = answer.chunk
-            stream.answered()
-            chunk_index += 1
-            record = self._record(chunk_index, generated.video.header, stream.protocol_broken)
-            record.timing.generator.CopyFrom(generated.timing)
-            video = VideoLatents(header=record.header(self._clock()), latents=generated.video.latents)
-            await self._stages.decoder.send(DecodeRequest(video=video))
+    async def run(self) -> None:
+        """Serve until `finish`. Errors: as `StageLink.run`, in an `ExceptionGroup`."""
+        async with asyncio.TaskGroup() as group:
+            for link in (self._encoder, self._generator, self._decoder):
+                group.create_task(link.run())
 
-    async def pictures(self) -> AsyncIterator[tuple[ChunkRecord, DecodedPictures]]:
-        """What the decoder gives, each with the record of its chunk, until the stage ends the stream."""
-        stream = self._stages.decoder
-        chunk_index = 1
-        while (answer := await stream.receive()) is not None:
-            pictures = answer.pictures
-            record = self._record(chunk_index, pictures.header, stream.protocol_broken)
-            try:
-                record.add_pictures(pictures)
-            except ValueError as error:
-                raise stream.protocol_broken(str(error)) from None
-            if pictures.last_in_chunk:
-                stream.answered()
-                del self._records[chunk_index]
-                chunk_index += 1
-            yield record, pictures
+    def submit(self, record: ChunkRecord) -> None:
+        """The next chunk."""
+        if self._skip_frames:
+            record.frames_decoded, self._skip_frames = self._skip_frames, 0
+        self._history.add(record.kept)
+        self._encoder.submit(record)
 
-    def _record(
-        self, chunk_index: int, header: ChunkHeader, protocol_broken: Callable[[str], Exception]
-    ) -> ChunkRecord:
-        record = self._records.get(chunk_index)
-        if record is None or header.chunk_index != chunk_index:
-            raise protocol_broken(f"chunk {header.chunk_index} came in place of {chunk_index}")
-        return record
+    def rewind(self, border: Border) -> None:
+        """Go back to the end of a chunk in a new epoch: what is inside is dropped."""
+        self._skip_frames = 0
+        self._history.go_back(border.chunk_index)
+        for link in (self._encoder, self._generator, self._decoder):
+            link.rewind(border)
+
+    def restart_pictures(self) -> None:
+        """Pictures were dropped: those of the next chunk that goes to the decoder begin with a key frame."""
+        self._restart_pictures = True
+
+    def oldest_border(self, last_written: int) -> int:
+        """The oldest border to which every stage can go back exactly as it was, as far as replaying is exact."""
+        needed = max(self.replay_chunks.values())
+        return self._history.oldest_border(needed, last_written)
+
+    def finish(self) -> None:
+        """Every chunk is answered and nothing follows: `run` returns when the stages have ended the session."""
+        for link in (self._encoder, self._generator, self._decoder):
+            link.finish()
+
+    def close(self) -> None:
+        """End the session in every stage at once."""
+        for link in (self._encoder, self._generator, self._decoder):
+            link.close()
+
+    @property
+    def replay_chunks(self) -> dict[str, int]:
+        """By stage, how many chunks it wants replayed."""
+        return {
+            "audio_encoder": self._encoder.replay_chunks,
+            "generator": self._generator.replay_chunks,
+            "decoder": self._decoder.replay_chunks,
+        }
+
+    @property
+    def generator_id(self) -> str:
+        generator_id: str = self._generator.open_stage.ready.generator_id
+        return generator_id
+
+    @property
+    def fencing_token(self) -> int:
+        """Of the lease that the generator holds, or held last."""
+        token: int = self._generator.open_stage.ready.fencing_token
+        return token
+
+    @property
+    def model(self) -> ModelIdentity:
+        model: ModelIdentity = self._generator.open_stage.ready.model
+        return model
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Width and height."""
+        ready = self._decoder.open_stage.ready
+        return ready.width, ready.height
+
+    def _fingerprints(self) -> list[str]:
+        links = (self._encoder, self._generator, self._decoder)
+        return [link.open_stage.ready.model.fingerprint for link in links]
+
+    async def _relay_speech(self, record: ChunkRecord, response: EncodeResponse) -> None:
+        self._generator.submit(record)
+
+    async def _relay_video(self, record: ChunkRecord, response: GenerateResponse) -> None:
+        record.restart_pictures, self._restart_pictures = self._restart_pictures, False
+        self._decoder.submit(record)
+
+    async def _relay_pictures(self, record: ChunkRecord, response: DecodeResponse) -> None:
+        await self._deliver(record, response.pictures)

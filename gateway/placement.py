@@ -42,12 +42,22 @@ def place_session(
     """
     usable = {stage: _usable(stage, instances.get(stage, ()), fingerprint, sink_holders) for stage in STAGES}
     # What the best generator speaks comes first; one that says nothing goes with what the other stages speak.
-    spoken = [instance.compatibility for stage in (GENERATOR, AUDIO_ENCODER, DECODER) for instance in usable[stage]]
-    for wish in dict.fromkeys(filter(None, spoken)) or [""]:
+    for wish in _spoken(usable) or [""]:
         fitting = {stage: _fitting(usable[stage], wish) for stage in STAGES}
         if all(fitting.values()):
             return fitting
     raise ModelMismatch("the stages that are running cannot work together; start them with the same model settings")
+
+
+def spoken_by(candidates: Mapping[str, Sequence[StageInstance]]) -> str:
+    """What the candidates that `place_session` found speak (`compatibility`); "" where none of them cares."""
+    return next(iter(_spoken(candidates)), "")
+
+
+def fitting_instances(instances: Sequence[StageInstance], fingerprint: str, spoken: str) -> list[StageInstance]:
+    """Instances of one stage that can join a running session, in the order in which to try them."""
+    usable = [instance for instance in placement_order(instances) if instance.model_fingerprint == fingerprint]
+    return _fitting(usable, spoken) if spoken else usable
 
 
 def served_model(instances: Mapping[str, Sequence[StageInstance]]) -> StageInstance | None:
@@ -73,6 +83,11 @@ def stage_missing(stage: str) -> StageUnavailable:
 
 def _load(instance: StageInstance) -> float:
     return instance.used_slots / instance.slots if instance.slots else 1.0
+
+
+def _spoken(instances: Mapping[str, Sequence[StageInstance]]) -> list[str]:
+    every = [instance.compatibility for stage in (GENERATOR, AUDIO_ENCODER, DECODER) for instance in instances[stage]]
+    return [*dict.fromkeys(filter(None, every))]
 
 
 def _usable(

@@ -1,4 +1,4 @@
-"""The order of a client's requests: config once and first, end of audio last; pure."""
+"""The order of a client's requests: config or resume once and first, end of audio last; pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from visavis.v1.talking_head_pb2 import TalkRequest
 
 
 class _Phase(Enum):
-    BEFORE_CONFIG = auto()
+    OPENING = auto()
     TALKING = auto()
     ENDED = auto()
 
@@ -18,7 +18,7 @@ class RequestOrder:
     """Accepts one request after the other, or says which rule it breaks."""
 
     def __init__(self) -> None:
-        self._phase = _Phase.BEFORE_CONFIG
+        self._phase = _Phase.OPENING
 
     @property
     def ended(self) -> bool:
@@ -30,12 +30,12 @@ class RequestOrder:
         kind = request.WhichOneof("request")
         if kind is None:
             raise InvalidInput("the request is empty; set one of its fields", "request")
-        if self._phase is _Phase.BEFORE_CONFIG:
-            if kind != "config":
-                raise InvalidInput(f"{kind} came before config; config comes first", kind)
+        if self._phase is _Phase.OPENING:
+            if kind not in ("config", "resume"):
+                raise InvalidInput(f"{kind} came before config; config or resume comes first", kind)
             self._phase = _Phase.TALKING
-        elif kind == "config":
-            raise InvalidInput("config came a second time; open a new session instead", "config")
+        elif kind in ("config", "resume"):
+            raise InvalidInput(f"{kind} came in a running session; open another stream for it", kind)
         elif self._phase is _Phase.ENDED:
             raise InvalidInput(f"{kind} came after end_of_audio, which is the last request", kind)
         elif kind == "end_of_audio":

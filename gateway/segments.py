@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from google.protobuf.duration_pb2 import Duration
 
 from gateway.audio_format import PcmFormat
-from gateway.timeline import TimelineChunk
+from gateway.timeline_output import TimelineChunk
 from visavis.contract import CHUNK_FRAMES, FRAME_RATE
 from visavis.v1 import media_pb2, talking_head_pb2
 
@@ -54,6 +54,7 @@ def build_segment(
         audio_start_sample=(index - 1) * samples_per_frame,
         audio_end_sample=(index - 1 + len(frames)) * samples_per_frame,
         pcm=chunk.pcm[frame_offset * bytes_per_frame : (frame_offset + len(frames)) * bytes_per_frame],
+        input_position=chunk.position.to_message(),
         last_in_chunk=timing is not None,
         timing=timing,
         synthetic=True,

@@ -10,8 +10,9 @@ import grpc
 from gateway.api import TalkingHeadServicer
 from gateway.avatar_store import AvatarStore
 from gateway.channel_pool import ChannelPool
+from gateway.checkpoint_store import CheckpointStore
 from gateway.metrics import GatewayMetrics
-from gateway.session_records import SessionRecords
+from gateway.resume_rights import ResumeRights
 from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings, read_gateway_settings
 from gateway.stages import Stages
@@ -57,10 +58,16 @@ def _servicer(settings: GatewaySettings, runtime: ServiceRuntime, channels: Chan
     metrics = GatewayMetrics(runtime.metrics)
     stages = Stages(runtime.registry, channels, settings.stages, metrics)
     avatars = AvatarStore(runtime.redis, timeout_seconds=timeout_seconds)
-    records = SessionRecords(
-        runtime.redis, refresh_seconds=settings.session.record_seconds, timeout_seconds=timeout_seconds
-    )
     runtime.metrics.slots.set(runtime.slots.slots)
     runtime.metrics.used_slots.set_function(lambda: runtime.slots.used_slots)
-    sessions = Sessions(settings, stages, avatars, records, runtime.slots, metrics, runtime.tracing)
+    sessions = Sessions(
+        settings,
+        stages,
+        avatars,
+        ResumeRights(runtime.redis, runtime.leases),
+        CheckpointStore(runtime.redis, runtime.leases),
+        runtime.slots,
+        metrics,
+        runtime.tracing,
+    )
     return TalkingHeadServicer(sessions, stages, avatars)

@@ -10,7 +10,7 @@ from typing import Final
 from gateway.audio_format import PcmFormat
 from gateway.chunk_record import ChunkRecord
 from gateway.metrics import DropReason, GatewayMetrics
-from gateway.timeline import TimelineChunk
+from gateway.timeline_output import TimelineChunk
 from visavis.contract import FRAME_RATE
 from visavis.runtime.tracing import Tracing
 from visavis.v1.talking_head_pb2 import VideoSegment
@@ -53,7 +53,7 @@ class SessionWatch:
             "visavis.idle": chunk.idle,
         }
         span = self._tracing.start("gateway chunk", self.traceparent, attributes=attributes, started=chunk.ready_at)
-        record = ChunkRecord(chunk, span)
+        record = ChunkRecord.of(chunk, span)
         self._open_chunks[id(record)] = record
         self.metrics.chunks_in_flight(1)
         return record

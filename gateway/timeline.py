@@ -8,14 +8,15 @@ Every method that needs the time takes it as `now`, seconds of any monotonic clo
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway.audio_format import PcmFormat
+from gateway.input_position import InputPosition
 from gateway.playout import PlayoutClock
+from gateway.timeline_output import Output, StarvedNotice, TimelineChunk, UtteranceEndedNotice
+from gateway.timeline_rules import TimelineRules, TimelineStart
 from gateway.utterance import SpeechSlice, Utterance
 from visavis.contract import CHUNK_SAMPLES, CHUNK_SECONDS
 
@@ -23,86 +24,23 @@ _SILENCE_S: Final = np.zeros(CHUNK_SAMPLES, np.float32)
 _NO_LOOKAHEAD_S: Final = np.zeros(0, np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineRules:
-    """What the session decided about silence and starvation, and the bounds the server sets."""
-
-    live_when_idle: bool
-    fill_when_starved: bool
-    window_chunks: int
-    """Chunks that may be in the pipeline at once, counted until their frames are written."""
-    speech_buffer_seconds: float
-    """Speech kept before `accepts_audio` turns false."""
-    idle_lead_seconds: float
-    """How long before its playout an idle chunk is issued."""
-    idle_start_seconds: float
-    """How long a new session waits for speech before its first idle chunk."""
-    starvation_grace_seconds: float
-    """Speech has run dry when the next chunk is due and nothing arrived for this long."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimelineChunk:
-    """One chunk as it enters the pipeline."""
-
-    epoch: int
-    utterance_id: int
-    """0 for an idle chunk."""
-    chunk_index: int
-    samples_S: NDArray[np.float32]
-    """[15360], 16 kHz mono."""
-    lookahead_S: NDArray[np.float32]
-    """[up to 1280], 16 kHz mono."""
-    pcm: bytes
-    """The client's bytes of the whole chunk, in the client's format."""
-    ready_at: float
-    """When the last audio arrived that the chunk needs; for an idle chunk, when it was issued."""
-    due_at: float
-    """When its first frame should be shown."""
-    follows: bool
-    """Whether it should be shown right behind its predecessor, so that it can be late."""
-
-    @property
-    def idle(self) -> bool:
-        return self.utterance_id == 0
-
-
-@dataclass(frozen=True, slots=True)
-class StarvedNotice:
-    """Speech ran dry inside an utterance at this chunk, which was filled with silence or waits."""
-
-    epoch: int
-    utterance_id: int
-    chunk_index: int
-    filled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class UtteranceEndedNotice:
-    """Every frame of the utterance has been written."""
-
-    epoch: int
-    utterance_id: int
-    last_chunk_index: int
-
-
-Output = TimelineChunk | StarvedNotice | UtteranceEndedNotice
-
-
 class Timeline:
     """Decides which chunk comes next and when.
 
-    Events: `feed`, `end_utterance`, `interrupt`, `end_audio` from the client; `first_frame_written` and
-    `chunk_finished` from the pipeline. After any event, and at `wake_at`, `advance` gives what is to be done now.
+    Events: `feed`, `end_utterance`, `interrupt`, `end_audio`, `stop` from the client's side; `first_frame_written` and
+    `chunk_finished` from the pipeline's. After any event, and at `wake_at`, `advance` gives what is to be done now.
     """
 
-    def __init__(self, audio_format: PcmFormat, rules: TimelineRules, now: float) -> None:
-        self.epoch = 1
-        self.chunks_issued = 0
+    def __init__(
+        self, audio_format: PcmFormat, rules: TimelineRules, now: float, start: TimelineStart | None = None
+    ) -> None:
+        start = start or TimelineStart()
+        self.epoch = start.epoch
+        self.last_chunk_index = start.chunk_index
         self._format = audio_format
         self._rules = rules
         self._utterances: deque[Utterance] = deque()
-        self._utterances_begun = 0
+        self._utterances_begun = start.position.utterances
         self._last_chunk_of: dict[int, int] = {}
         self._to_end: deque[UtteranceEndedNotice] = deque()
         self._in_flight: deque[int] = deque()
@@ -112,38 +50,61 @@ class Timeline:
         self._last_audio_at = now
         self._starvation_told = False
         self._ending = False
+        self._fed_samples = start.position.samples
+        self._used = start.position
+        self._break_off_at: int | None = None
+        self._idle_again: InputPosition | None = None
+        self._begin_at(start)
 
     @property
     def pending_seconds(self) -> float:
         """Speech that no chunk has taken yet."""
-        return sum(u.pending_samples for u in self._utterances) / self._format.sample_rate_hz
+        return self._pending_samples / self._format.sample_rate_hz
 
     @property
     def accepts_audio(self) -> bool:
         """False while the speech buffer is full: stop reading from the client."""
-        return self.pending_seconds < self._rules.speech_buffer_seconds
+        return self._pending_samples * self._format.bytes_per_sample < self._rules.speech_buffer_bytes
 
     @property
-    def chunks_in_flight(self) -> int:
-        return len(self._in_flight)
+    def speech_waits(self) -> bool:
+        """Whether there is speech that could be issued and has to wait."""
+        return self._head is not None and self._head.ready
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more is taken from the client."""
+        return self._ending
 
     @property
     def finished(self) -> bool:
         """Whether audio has ended and everything that was pending has been written and told."""
         return self._ending and not self._utterances and not self._in_flight and not self._to_end
 
+    @property
+    def used(self) -> InputPosition:
+        """What of the client's input lies before the next chunk."""
+        return self._used
+
     def feed(self, pcm: bytes, now: float) -> None:
         """Speech of the open utterance; opens the next one where none is. Errors: `InvalidInput`, nothing kept."""
         assert not self._ending
+        head, rest = self._before_break(pcm)
         utterance = self._open_utterance()
         if utterance is None:
             utterance = Utterance(self._utterances_begun + 1, self._format)
-            utterance.feed(pcm, now)
+            utterance.feed(head, now)
             self._utterances_begun += 1
             self._utterances.append(utterance)
         else:
-            utterance.feed(pcm, now)
+            utterance.feed(head, now)
+        self._fed_samples += len(pcm) // self._format.bytes_per_sample
         self._last_audio_at = now
+        if self._break_off_at is not None and self._fed_samples >= self._break_off_at:
+            self._break_off_at = None
+            utterance.break_off(now)
+            if rest:
+                utterance.feed(rest, now)
 
     def end_utterance(self, now: float) -> None:
         """The open utterance is complete; nothing happens where none is open."""
@@ -155,20 +116,30 @@ class Timeline:
             self._utterances.remove(utterance)
             self._settle(utterance)
 
-    def interrupt(self, now: float) -> int:
-        """Drop what is pending, also in the player; gives the new epoch. Chunks in flight stay in flight."""
+    def interrupt(self, border: int, now: float, *, playing_until: float | None = None) -> int:
+        """Go back to the end of chunk `border` and drop what is behind it, in flight or pending; gives the new epoch.
+
+        playing_until: when the client will have played up to the border; None: it has.
+        """
+        assert border <= self.last_chunk_index, "a session goes back, never ahead"
         self.epoch += 1
-        self._utterances.clear()
-        self._last_chunk_of.clear()
-        self._to_end.clear()
-        self._starvation_told = False
+        self.last_chunk_index = border
+        self._drop_pending()
+        self._in_flight.clear()
         self._unshown_chunks = 0
-        self._clock.stop(now)
+        self._starvation_told = False
+        self._used = InputPosition(self._fed_samples, max(self._utterances_begun, self._used.utterances))
+        self._clock.stop(now if playing_until is None else playing_until)
         return self.epoch
 
     def end_audio(self, now: float) -> None:
         """No audio follows: the open utterance is complete, no idle chunk is issued any more."""
         self.end_utterance(now)
+        self._ending = True
+
+    def stop(self) -> None:
+        """Nothing more is taken or issued, not even what is pending; what is in flight ends the session."""
+        self._drop_pending()
         self._ending = True
 
     def first_frame_written(self, chunk: TimelineChunk, now: float) -> bool:
@@ -179,7 +150,7 @@ class Timeline:
         return self._clock.write(now) and chunk.follows
 
     def chunk_finished(self, chunk_index: int) -> None:
-        """All frames of the chunk were written, or dropped; chunks finish in order."""
+        """All frames of a chunk of this epoch are on their way to the client; chunks finish in order."""
         finished = self._in_flight.popleft()
         assert finished == chunk_index, "chunks leave the pipeline in order"
 
@@ -192,6 +163,8 @@ class Timeline:
 
     def wake_at(self) -> float | None:
         """When to call `advance` again although nothing else happens; None where only an event changes anything."""
+        if self._head is not None and self._head.ready:
+            return self._speech_at() if self._window_open else None
         if self._in_flight:
             return None
         if self._starving and not self._starvation_told:
@@ -199,8 +172,16 @@ class Timeline:
         return self._idle_at() if self._idling else None
 
     @property
+    def _pending_samples(self) -> int:
+        return self._fed_samples - self._used.samples
+
+    @property
     def _head(self) -> Utterance | None:
         return next((u for u in self._utterances if u.pending_samples), None)
+
+    @property
+    def _window_open(self) -> bool:
+        return len(self._in_flight) < self._rules.window_chunks
 
     @property
     def _starving(self) -> bool:
@@ -211,8 +192,38 @@ class Timeline:
     def _idling(self) -> bool:
         return self._rules.live_when_idle and not self._ending and self._head is None
 
+    def _begin_at(self, start: TimelineStart) -> None:
+        if start.in_utterance:
+            self._utterances_begun += 1
+            self._utterances.append(Utterance(self._utterances_begun, self._format))
+            self._last_chunk_of[self._utterances_begun] = start.chunk_index
+        if start.again is None:
+            return
+        samples = start.again.samples - start.position.samples
+        assert 0 <= samples <= self._format.samples_per_chunk
+        if samples == 0:
+            self._idle_again = start.again
+        elif samples < self._format.samples_per_chunk and start.again.utterances == start.position.utterances:
+            # Its utterance went on behind it: it was filled up with silence.
+            self._break_off_at = start.again.samples
+
+    def _before_break(self, pcm: bytes) -> tuple[bytes, bytes]:
+        """`pcm` cut where the chunk that is made again must break off."""
+        if self._break_off_at is None:
+            return pcm, b""
+        cut = (self._break_off_at - self._fed_samples) * self._format.bytes_per_sample
+        if len(pcm) > cut:
+            self._format.mono(pcm)  # nothing is kept of a block that is refused
+        return pcm[:cut], pcm[cut:]
+
     def _open_utterance(self) -> Utterance | None:
         return self._utterances[-1] if self._utterances and not self._utterances[-1].closed else None
+
+    def _drop_pending(self) -> None:
+        self._utterances.clear()
+        self._last_chunk_of.clear()
+        self._to_end.clear()
+        self._break_off_at = self._idle_again = None
 
     def _starved_at(self) -> float:
         return max(self._clock.dry_at(self._started_at), self._last_audio_at + self._rules.starvation_grace_seconds)
@@ -222,17 +233,31 @@ class Timeline:
             return self._clock.dry_at(self._started_at) - self._rules.idle_lead_seconds
         return self._started_at + self._rules.idle_start_seconds
 
+    def _speech_at(self) -> float | None:
+        """When ready speech may be issued; None where that waits for the chunks before it to be shown."""
+        if self._rules.speech_lead_seconds is None:
+            return self._started_at
+        until_shown = CHUNK_SECONDS * self._unshown_chunks - self._rules.speech_lead_seconds
+        if self._clock.playing:
+            return self._clock.dry_at(self._started_at) + until_shown
+        return self._started_at if until_shown <= 0 else None
+
     def _next_output(self, now: float) -> Output | None:
+        if self._idle_again is not None:
+            self._used, self._idle_again = self._idle_again, None
+            return self._issue_idle(now)
         head = self._head
         if head is not None and head.ready:
-            if self.chunks_in_flight >= self._rules.window_chunks:
-                return None
-            return self._issue_speech(head, head.take(), now)
+            return self._issue_speech(head, now) if self._window_open and self._speech_is_due(now) else None
         if self._in_flight:
             return None
         if head is not None:
             return self._starve(head, now)
         return self._issue_idle(now) if self._idling and now >= self._idle_at() else None
+
+    def _speech_is_due(self, now: float) -> bool:
+        speech_at = self._speech_at()
+        return speech_at is not None and now >= speech_at
 
     def _starve(self, head: Utterance, now: float) -> Output | None:
         if now < self._starved_at():
@@ -240,36 +265,46 @@ class Timeline:
         if not self._starvation_told:
             self._starvation_told = True
             return StarvedNotice(
-                self.epoch, head.utterance_id, self.chunks_issued + 1, filled=self._rules.fill_when_starved
+                self.epoch, head.utterance_id, self.last_chunk_index + 1, filled=self._rules.fill_when_starved
             )
-        return self._issue_speech(head, head.take_unready(now), now) if self._rules.fill_when_starved else None
+        if not self._rules.fill_when_starved:
+            return None
+        head.break_off(now)
+        return self._issue_speech(head, now)
 
-    def _issue_speech(self, utterance: Utterance, speech: SpeechSlice, now: float) -> TimelineChunk:
+    def _issue_speech(self, utterance: Utterance, now: float) -> TimelineChunk:
         self._starvation_told = False
+        speech = utterance.take()
+        complete = utterance.closed and not utterance.pending_samples
+        ended = utterance.utterance_id if complete else utterance.utterance_id - 1
+        self._used = InputPosition(self._used.samples + speech.sample_count, max(ended, self._used.utterances))
         chunk = self._issue(utterance.utterance_id, speech, now)
         self._last_chunk_of[utterance.utterance_id] = chunk.chunk_index
-        if utterance.closed and not utterance.pending_samples:
+        if complete:
             self._utterances.remove(utterance)
             self._settle(utterance)
         return chunk
 
     def _issue_idle(self, now: float) -> TimelineChunk:
+        ended = self._utterances_begun - (self._open_utterance() is not None)
+        self._used = InputPosition(self._used.samples, max(ended, self._used.utterances))
         silence = bytes(self._format.samples_per_chunk * self._format.bytes_per_sample)
-        return self._issue(0, SpeechSlice(_SILENCE_S, _NO_LOOKAHEAD_S, silence, now), now)
+        return self._issue(0, SpeechSlice(_SILENCE_S, _NO_LOOKAHEAD_S, silence, 0, now), now)
 
     def _issue(self, utterance_id: int, speech: SpeechSlice, now: float) -> TimelineChunk:
-        self.chunks_issued += 1
+        self.last_chunk_index += 1
         due_at = max(self._clock.dry_at(now), now) + CHUNK_SECONDS * self._unshown_chunks
         follows = self._unshown_chunks > 0 or self._clock.dry_at(speech.ready_at) > speech.ready_at
-        self._in_flight.append(self.chunks_issued)
+        self._in_flight.append(self.last_chunk_index)
         self._unshown_chunks += 1
         return TimelineChunk(
             self.epoch,
             utterance_id,
-            self.chunks_issued,
+            self.last_chunk_index,
             speech.samples_S,
             speech.lookahead_S,
             speech.pcm,
+            self._used,
             speech.ready_at,
             due_at,
             follows,
@@ -280,7 +315,7 @@ class Timeline:
         self._to_end.append(UtteranceEndedNotice(self.epoch, utterance.utterance_id, last_chunk_index))
 
     def _ended_utterances(self) -> list[UtteranceEndedNotice]:
-        written = self._in_flight[0] - 1 if self._in_flight else self.chunks_issued
+        written = self._in_flight[0] - 1 if self._in_flight else self.last_chunk_index
         ended = []
         while self._to_end and self._to_end[0].last_chunk_index <= written:
             ended.append(self._to_end.popleft())

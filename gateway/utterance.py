@@ -1,4 +1,4 @@
-"""The speech of one utterance that no chunk has taken yet: the client's bytes beside what the model hears."""
+"""The speech of one utterance, cut into what chunks take: the client's bytes beside what the model hears."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ class SpeechSlice:
     """[up to 1280] at 16 kHz; what is missing is silence."""
     pcm: bytes
     """The client's own bytes for the whole chunk, silence at the end where speech ended."""
+    sample_count: int
+    """Samples of the client's in it; the rest is silence."""
     ready_at: float
     """When the last audio arrived that this slice needs."""
 
 
 class Utterance:
-    """Speech between two ends: grows by `feed`, closes once, is taken chunk by chunk from its front.
+    """Speech between two ends: grows by `feed`, closes once, is taken slice by slice from its front.
 
+    A slice is cut when it has all it needs, so it depends on the speech alone and never on when it is taken.
     Invariant: while open, the 16 kHz samples lag the bytes by the resampler's delay; once closed, none is held back.
     """
 
@@ -40,17 +43,17 @@ class Utterance:
         self._resampler = SpeechResampler(audio_format.sample_rate_hz)
         self._pcm = bytearray()
         self._samples = np.zeros(0, np.float32)
-        self._ready_times: deque[float] = deque()
+        self._slices: deque[SpeechSlice] = deque()
 
     @property
     def pending_samples(self) -> int:
         """Samples not taken yet, in the client's sample rate."""
-        return len(self._pcm) // self._format.bytes_per_sample
+        return self._uncut_samples + sum(speech.sample_count for speech in self._slices)
 
     @property
     def ready(self) -> bool:
         """Whether the next chunk has all it needs: its samples and its lookahead, or the utterance's end."""
-        return bool(self._ready_times)
+        return bool(self._slices)
 
     def feed(self, pcm: bytes, now: float) -> None:
         """Append a block. Errors: `InvalidInput` for bytes that are no such audio; nothing is kept then."""
@@ -58,30 +61,37 @@ class Utterance:
         mono = self._format.mono(pcm)
         self._pcm += pcm
         self._append(self._resampler.feed(mono))
-        self._mark_ready((len(self._samples) - LOOKAHEAD_SAMPLES) // CHUNK_SAMPLES, now)
+        while len(self._samples) >= CHUNK_SAMPLES + LOOKAHEAD_SAMPLES:
+            self._cut(now)
 
     def close(self, now: float) -> None:
         """No more speech: everything pending becomes ready, the last chunk filled up with silence."""
         assert not self.closed
         self.closed = True
         self._append(self._resampler.finish())
-        self._mark_ready(-(-self.pending_samples // self._format.samples_per_chunk), now)
+        while self._pcm:
+            self._cut(now)
 
-    def take(self) -> SpeechSlice:
-        """The next chunk, which must be `ready`."""
-        return self._slice(self._ready_times.popleft())
-
-    def take_unready(self, now: float) -> SpeechSlice:
-        """The next chunk with silence in place of what has not arrived; later speech starts at the chunk after it."""
-        assert self.pending_samples, "there is speech to take"
+    def break_off(self, now: float) -> None:
+        """The next chunk gets silence in place of what has not arrived; later speech starts at the chunk after it."""
+        assert self._pcm, "there is speech to take"
         assert not self.ready, "a ready chunk is taken whole"
         if len(self._samples) < CHUNK_SAMPLES:
             # Speech breaks off here for the listener, so the filter may end here too.
             self._append(self._resampler.finish())
             self._resampler = SpeechResampler(self._format.sample_rate_hz)
-        return self._slice(now)
+        self._cut(now)
 
-    def _slice(self, ready_at: float) -> SpeechSlice:
+    def take(self) -> SpeechSlice:
+        """The next chunk's, which must be `ready`."""
+        return self._slices.popleft()
+
+    @property
+    def _uncut_samples(self) -> int:
+        return len(self._pcm) // self._format.bytes_per_sample
+
+    def _cut(self, ready_at: float) -> None:
+        sample_count = min(self._uncut_samples, self._format.samples_per_chunk)
         byte_count = self._format.samples_per_chunk * self._format.bytes_per_sample
         pcm = bytes(self._pcm[:byte_count]).ljust(byte_count, b"\0")
         samples = self._samples[:CHUNK_SAMPLES]
@@ -89,10 +99,8 @@ class Utterance:
         del self._pcm[:byte_count]
         # Rounding to 16 kHz may leave one sample that no client sample stands for.
         self._samples = self._samples[CHUNK_SAMPLES:] if self._pcm else np.zeros(0, np.float32)
-        return SpeechSlice(np.pad(samples, (0, CHUNK_SAMPLES - len(samples))), lookahead, pcm, ready_at)
+        padded = np.pad(samples, (0, CHUNK_SAMPLES - len(samples)))
+        self._slices.append(SpeechSlice(padded, lookahead, pcm, sample_count, ready_at))
 
     def _append(self, samples: NDArray[np.float32]) -> None:
         self._samples = np.concatenate([self._samples, samples])
-
-    def _mark_ready(self, chunks: int, now: float) -> None:
-        self._ready_times.extend([now] * (chunks - len(self._ready_times)))

@@ -11,7 +11,7 @@ import grpc
 from gateway.server import gateway_definition
 from gateway.settings import GatewaySettings, read_gateway_settings
 from tests.gateway.stage_servers import AudioEncoderServer, DecoderServer, GeneratorServer, StageServer
-from visavis.runtime.channels import channel_options, server_options
+from visavis.runtime.channels import channel_options, create_server
 from visavis.runtime.leases import LeaseStore
 from visavis.runtime.redis_connection import RedisClient, connect_redis
 from visavis.runtime.registry import Registry
@@ -72,8 +72,7 @@ async def running_gateway(
     runtime = _runtime(settings)
     try:
         for server in servers:
-            await server.start()
-            await server.register(runtime.registry)
+            await add_stage(server, runtime)
         async with (
             _serving(settings, runtime) as address,
             grpc.aio.insecure_channel(address, options=channel_options()) as channel,
@@ -83,6 +82,15 @@ async def running_gateway(
         for server in servers:
             await server.stop()
         await runtime.redis.aclose()
+
+
+async def add_stage(server: StageServer, runtime: ServiceRuntime) -> None:
+    """Starts a stage server, unless it runs, and tells the registry of it."""
+    if isinstance(server, GeneratorServer):
+        server.leases = runtime.leases
+    if server.server is None:
+        await server.start()
+    await server.register(runtime.registry)
 
 
 def _runtime(settings: GatewaySettings) -> ServiceRuntime:
@@ -102,7 +110,7 @@ def _runtime(settings: GatewaySettings) -> ServiceRuntime:
 
 @asynccontextmanager
 async def _serving(settings: GatewaySettings, runtime: ServiceRuntime) -> AsyncIterator[str]:
-    server = grpc.aio.server(options=server_options())
+    server = create_server()
     async with gateway_definition(settings).bind(runtime, server):
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -52,7 +52,7 @@ class TalkStream:
     async def end_audio(self) -> None:
         await self.send(TalkRequest(end_of_audio=EndOfAudio()))
 
-    async def interrupt(self, played_samples: int = 0) -> None:
+    async def interrupt(self, played_samples: int | None = None) -> None:
         await self.send(TalkRequest(interrupt=Interrupt(played_samples=played_samples)))
 
     async def next(self, timeout: float = 10) -> TalkResponse:

@@ -13,9 +13,11 @@ from tests.gateway.gateway_harness import GatewayUnderTest, one_of_each, running
 from tests.gateway.strategies import F32, S16, noise_pcm
 from tests.gateway.talk_client import MONO_16K, TalkStream, eventually, open_stream, session_config, talking
 from visavis.runtime.errors import DeadlineMissed, InvalidInput, LimitExceeded, NotFound, SessionAborted
+from visavis.v1 import talking_head_pb2
 from visavis.v1.media_pb2 import AudioFormat
-from visavis.v1.talking_head_pb2 import AudioInput, EndOfAudio, Interrupt, SessionConfig, TalkRequest
+from visavis.v1.talking_head_pb2 import AudioInput, EndOfAudio, Interrupt, ResumeSession, SessionConfig, TalkRequest
 
+DROP = talking_head_pb2.SLOW_READER_POLICY_DROP
 SPEECH = noise_pcm(MONO_16K, 15_360, 1)
 
 
@@ -43,22 +45,6 @@ async def test_config_must_come_in_time(redis_url: str) -> None:
         assert isinstance(await stream.failure(timeout=2), DeadlineMissed)
 
 
-async def test_a_client_that_falls_silent_is_dropped(redis_url: str) -> None:
-    async with running_gateway(redis_url, IDLE_LIMIT_SECONDS="0.2") as gateway, talking(gateway) as stream:
-        await stream.speak(SPEECH)
-        assert isinstance(await stream.failure(timeout=2), DeadlineMissed)
-        await eventually(lambda: nothing_is_held(gateway), seconds=1)
-
-
-async def test_the_silence_after_the_end_of_audio_has_no_limit(redis_url: str) -> None:
-    stages = one_of_each()
-    stages[0].faults.chunk_seconds = 0.5
-    async with running_gateway(redis_url, stages, IDLE_LIMIT_SECONDS="0.2") as gateway, talking(gateway) as stream:
-        await stream.speak(SPEECH)
-        await stream.end_audio()
-        await stream.rest()
-
-
 async def test_unknown_avatar(redis_url: str) -> None:
     async with running_gateway(redis_url) as gateway, open_stream(gateway) as stream:
         await stream.send(TalkRequest(config=session_config("nobody")))
@@ -81,8 +67,19 @@ def _rate(sample_rate_hz: int) -> AudioFormat:
         (session_config("a", audio_format=_rate(192_000)), "config.audio_format.sample_rate_hz"),
         (session_config("a", idle_behavior=9), "config.idle_behavior"),
         (session_config("a", starvation_policy=9), "config.starvation_policy"),
+        (session_config("a", slow_reader_policy=9), "config.slow_reader_policy"),
+        (session_config("a", slow_reader_policy=DROP), "config.slow_reader_policy"),
     ],
-    ids=["no avatar", "rate too low", "odd rate", "rate too high", "idle behaviour", "starvation policy"],
+    ids=[
+        "no avatar",
+        "rate too low",
+        "odd rate",
+        "rate too high",
+        "idle behaviour",
+        "starvation policy",
+        "slow reader",
+        "dropping where nothing lives",
+    ],
 )
 async def test_impossible_configs(redis_url: str, config: SessionConfig, field: str) -> None:
     async with running_gateway(redis_url) as gateway, open_stream(gateway) as stream:
@@ -93,6 +90,7 @@ async def test_impossible_configs(redis_url: str, config: SessionConfig, field: 
 
 
 BAD_REQUESTS: dict[str, Callable[[], TalkRequest]] = {
+    "resume in a running session": lambda: TalkRequest(resume=ResumeSession(resume_token="a.b")),
     "second config": lambda: TalkRequest(config=session_config("a")),
     "empty audio": lambda: TalkRequest(audio=AudioInput()),
     "partial sample": lambda: TalkRequest(audio=AudioInput(pcm=b"\0" * 7)),
@@ -167,7 +165,7 @@ async def test_a_vanished_client_frees_everything_within_a_second(redis_url: str
             stream.call.cancel()
             await eventually(lambda: nothing_is_held(gateway), seconds=1)
         assert gateway.metric("visavis_chunks_in_flight", stage="gateway") == 0
-        assert await gateway.redis.keys("visavis:*:session") == []
+        assert len(await gateway.redis.keys("visavis:*:session")) == 1, "it may come back"
 
 
 async def test_a_slow_client_holds_back_the_encoder(redis_url: str) -> None:
@@ -202,7 +200,7 @@ async def test_a_full_speech_buffer_holds_back_the_client(redis_url: str) -> Non
             sent += 1
 
     async with (
-        running_gateway(redis_url, stages, SPEECH_BUFFER_SECONDS="4") as gateway,
+        running_gateway(redis_url, stages, SPEECH_BUFFER_BYTES=str(4 * 768_000)) as gateway,
         talking(gateway, loud) as stream,
     ):
         with pytest.raises(TimeoutError):

@@ -138,20 +138,20 @@ async def test_stages_that_do_not_understand_each_other_are_not_mixed(redis_url:
 
 @pytest.mark.parametrize("fault", ["dies_at_chunk", "hangs_at_chunk", "skips_at_chunk", "closes_at_chunk"])
 @pytest.mark.parametrize("number", range(3), ids=STAGES)
-async def test_a_failing_stage_ends_its_session_and_frees_the_others(
+async def test_a_stage_that_fails_again_and_again_ends_its_session_and_frees_the_others(
     redis_url: str, number: int, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     stages = one_of_each()
     setattr(stages[number].faults, fault, 2)
     async with (
-        running_gateway(redis_url, stages, STAGE_ANSWER_TIMEOUT_SECONDS="0.5") as gateway,
+        running_gateway(redis_url, stages, STAGE_STALL_SECONDS="0.5", RECOVERY_SECONDS="0.2") as gateway,
         talking(gateway) as stream,
     ):
         await stream.speak(SPEECH * 4)
-        error = await stream.failure(timeout=5)
+        error = await stream.failure(timeout=10)
         assert isinstance(error, StageUnavailable)
         assert error.code is grpc.StatusCode.UNAVAILABLE
-        assert error.message == f"the stage {STAGES[number]} failed; start a new session"
+        assert error.message == f"the stage {STAGES[number]} failed; resume the session"
         assert SECRET not in error.message
         await eventually(lambda: not any(stage.sessions for stage in stages), seconds=1)
         assert gateway.runtime.slots.used_slots == 0
@@ -162,9 +162,9 @@ async def test_a_failing_stage_ends_its_session_and_frees_the_others(
 @pytest.mark.parametrize("number", range(3), ids=STAGES)
 async def test_a_stage_that_goes_away_is_noticed_by_a_silent_session(redis_url: str, number: int) -> None:
     stages = one_of_each()
-    async with running_gateway(redis_url, stages) as gateway, talking(gateway) as stream:
+    async with running_gateway(redis_url, stages, RECOVERY_SECONDS="0.3") as gateway, talking(gateway) as stream:
         await stages[number].stop()
-        assert isinstance(await stream.failure(timeout=2), StageUnavailable)
+        assert isinstance(await stream.failure(timeout=5), StageUnavailable)
         assert gateway.runtime.slots.used_slots == 0
 
 
@@ -206,7 +206,7 @@ async def test_without_redis_calls_get_unavailable() -> None:
 async def test_a_running_session_outlives_redis() -> None:
     with EmbeddedRedis() as redis:
         async with (
-            running_gateway(redis.url, SESSION_RECORD_SECONDS="0.05", REDIS_TIMEOUT_SECONDS="0.5") as gateway,
+            running_gateway(redis.url, CHECKPOINT_SECONDS="0.05", REDIS_TIMEOUT_SECONDS="0.5") as gateway,
             talking(gateway) as stream,
         ):
             await stream.speak(SPEECH * 2)
@@ -218,23 +218,3 @@ async def test_a_running_session_outlives_redis() -> None:
             await stream.rest()
             assert stream.received[-1].ended.chunks == 4
             assert isinstance(await refused_session(gateway, "a"), StateStoreUnavailable)
-
-
-async def test_the_session_record_tells_what_runs_and_goes_with_it(redis_url: str) -> None:
-    from gateway.session_records import SessionRecords
-
-    async with running_gateway(redis_url, SESSION_RECORD_SECONDS="0.05") as gateway, talking(gateway) as stream:
-        records = SessionRecords(gateway.redis, refresh_seconds=1, timeout_seconds=1)
-        session_id = stream.received[0].started.session_id
-        await stream.speak(SPEECH)
-        await stream.end_utterance()
-        await stream.until("utterance_ended")
-        await asyncio.sleep(0.2)
-        record = await records.load(session_id)
-        assert record is not None
-        assert record.chunk_index == 1
-        assert record.seed == 7
-        assert record.generator_id == gateway.stages[1].instance_id
-        await stream.end_audio()
-        await stream.rest()
-        assert await records.load(session_id) is None

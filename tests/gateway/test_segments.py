@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.audio_format import PcmFormat
+from gateway.input_position import InputPosition
 from gateway.segments import build_segment
-from gateway.timeline import TimelineChunk
+from gateway.timeline_output import TimelineChunk
 from tests.gateway.strategies import S16, noise_pcm, pcm_formats
 from visavis.v1.media_pb2 import Frame
 from visavis.v1.talking_head_pb2 import ChunkTiming
@@ -21,7 +22,9 @@ SILENCE = np.zeros(15_360, np.float32)
 
 def chunk_at(index: int, audio_format: PcmFormat) -> TimelineChunk:
     pcm = noise_pcm(audio_format, audio_format.samples_per_chunk, index)
-    return TimelineChunk(2, 3, index, SILENCE, SILENCE[:0], pcm, ready_at=0, due_at=0, follows=False)
+    return TimelineChunk(
+        2, 3, index, SILENCE, SILENCE[:0], pcm, InputPosition(5, 2), ready_at=0, due_at=0, follows=False
+    )
 
 
 @given(pcm_formats(), st.integers(1, 100_000), st.lists(st.integers(1, 23), max_size=5))
@@ -43,6 +46,7 @@ def test_segments_tile_the_timeline_without_gap_or_overlap(
         assert segment.synthetic
         assert (segment.epoch, segment.utterance_id, segment.chunk_index) == (2, 3, chunk_index)
         assert segment.audio_start_sample == position
+        assert (segment.input_position.samples, segment.input_position.utterances) == (5, 2)
         position = segment.audio_end_sample
         assert (
             len(segment.pcm) == (segment.audio_end_sample - segment.audio_start_sample) * audio_format.bytes_per_sample

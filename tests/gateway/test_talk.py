@@ -124,53 +124,6 @@ async def test_deadlines_tell_the_stages_what_is_urgent(redis_url: str) -> None:
     assert 1.4 < left[2] <= 1.921
 
 
-# Interruption ---------------------------------------------------------------------------------------------------------
-
-
-async def test_an_interruption_is_acknowledged_at_once_and_no_older_frame_follows(redis_url: str) -> None:
-    stages = one_of_each()
-    stages[1].faults.chunk_seconds = 0.3
-    async with running_gateway(redis_url, stages) as gateway, talking(gateway) as stream:
-        await stream.speak(noise_pcm(MONO_16K, 6 * 15_360, 1))
-        first = (await stream.until("segment")).segment
-        began = asyncio.get_running_loop().time()
-        await stream.interrupt(first.audio_end_sample)
-        interrupted = (await stream.until("interrupted")).interrupted
-        assert asyncio.get_running_loop().time() - began < 0.1
-        assert interrupted.epoch == 2
-        sent_before = {segment.chunk_index for segment in stream.segments}
-        assert interrupted.last_chunk_index == max(sent_before)
-        heard = len(stream.received)
-        await stream.speak(noise_pcm(MONO_16K, 15_360, 2))
-        await stream.end_audio()
-        await stream.rest()
-        later = [response.segment for response in stream.received[heard:] if response.HasField("segment")]
-        assert {segment.epoch for segment in later} == {2}
-        assert {segment.utterance_id for segment in later} == {2}
-        # Three chunks were inside; they ran through the stages, so the next one is the fourth or fifth.
-        assert {segment.chunk_index for segment in later} <= {4, 5}
-        assert b"".join(segment.pcm for segment in later) == noise_pcm(MONO_16K, 15_360, 2)
-        assert [header.chunk_index for header in stages[2].headers] == list(range(1, later[0].chunk_index + 1))
-        assert [kind for kind in stream.kinds if kind != "segment"] == [
-            "started",
-            "interrupted",
-            "utterance_ended",
-            "ended",
-        ]
-        shown = [segment for segment in stream.segments if segment.last_in_chunk and segment.epoch == 1]
-        dropped = gateway.metric("visavis_gateway_dropped_chunks_total", reason="interruption")
-        assert dropped == later[0].chunk_index - 1 - len(shown)
-
-
-async def test_every_interruption_grows_the_epoch(redis_url: str) -> None:
-    async with running_gateway(redis_url) as gateway, talking(gateway) as stream:
-        for epoch in (2, 3, 4):
-            await stream.interrupt()
-            assert (await stream.until("interrupted")).interrupted.epoch == epoch
-        await stream.end_audio()
-        await stream.rest()
-
-
 # Silence and starvation -----------------------------------------------------------------------------------------------
 
 

@@ -10,15 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.audio_format import PcmFormat
+from gateway.input_position import InputPosition
 from gateway.resampling import SpeechResampler
-from gateway.timeline import (
-    Output,
-    StarvedNotice,
-    Timeline,
-    TimelineChunk,
-    TimelineRules,
-    UtteranceEndedNotice,
-)
+from gateway.timeline import Timeline
+from gateway.timeline_output import Output, StarvedNotice, TimelineChunk, UtteranceEndedNotice
+from gateway.timeline_rules import TimelineRules, TimelineStart
 from tests.gateway.strategies import S16, cut, noise_pcm, pcm_formats
 from visavis.contract import CHUNK_SECONDS
 from visavis.runtime.errors import InvalidInput
@@ -27,7 +23,7 @@ RENDER = TimelineRules(
     live_when_idle=False,
     fill_when_starved=False,
     window_chunks=3,
-    speech_buffer_seconds=30,
+    speech_buffer_bytes=30 * 32_000,
     idle_lead_seconds=0.5,
     idle_start_seconds=0.4,
     starvation_grace_seconds=0.2,
@@ -167,31 +163,136 @@ def test_a_full_buffer_stops_reading_and_a_taken_chunk_resumes_it() -> None:
 # Interruption ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_interruption_drops_what_is_pending_and_starts_the_next_utterance() -> None:
+def test_an_interruption_goes_back_to_a_border_and_drops_what_is_behind_it() -> None:
     timeline = Timeline(MONO_16K, RENDER, now=0)
     for _ in range(6):
         timeline.feed(SECOND, now=0)
-    before = chunks_of(timeline.advance(now=0))
-    assert timeline.interrupt(now=1) == 2
+    first, second, _ = chunks_of(timeline.advance(now=0))
+    for chunk in (first, second):
+        timeline.first_frame_written(chunk, now=0)
+        timeline.chunk_finished(chunk.chunk_index)
+    assert len(timeline.advance(now=0)) == 2, "three are in flight again"
+    assert timeline.interrupt(1, now=1) == 2
     assert timeline.pending_seconds == 0
     timeline.feed(SECOND, now=1)
     timeline.end_utterance(now=1)
-    assert timeline.advance(now=1) == [], "the window is still full of the old epoch"
-    for chunk in before:
-        assert not timeline.first_frame_written(chunk, now=2)
-        timeline.chunk_finished(chunk.chunk_index)
-    after = timeline.advance(now=2)
-    assert [(c.epoch, c.utterance_id, c.chunk_index) for c in chunks_of(after)] == [(2, 2, 4), (2, 2, 5)]
-    assert not any(isinstance(output, UtteranceEndedNotice) for output in after)
+    after = chunks_of(timeline.advance(now=1))
+    assert [(c.epoch, c.utterance_id, c.chunk_index) for c in after] == [(2, 2, 2), (2, 2, 3)]
+    assert [c.position for c in after] == [InputPosition(96_000 + 15_360, 1), InputPosition(112_000, 2)]
+    assert not timeline.first_frame_written(second, now=2), "it belongs to the old epoch"
+
+
+def test_a_live_face_shuts_its_mouth_at_once() -> None:
+    timeline = Timeline(MONO_16K, LIVE, now=0)
+    for _ in range(6):
+        timeline.feed(SECOND, now=0)
+    (first, *_) = chunks_of(timeline.advance(now=0))
+    timeline.first_frame_written(first, now=0)
+    timeline.chunk_finished(1)
+    timeline.interrupt(1, now=0.3, playing_until=0.96)
+    (idle,) = chunks_of(timeline.advance(now=0.5))
+    assert (idle.idle, idle.chunk_index, idle.position) == (True, 2, InputPosition(96_000, 1))
+    assert idle.due_at == pytest.approx(0.96), "behind what the client still plays of the chunk"
 
 
 def test_an_interrupted_session_can_end() -> None:
     timeline = Timeline(MONO_16K, RENDER, now=0)
     timeline.feed(SECOND, now=0)
-    timeline.interrupt(now=0)
+    timeline.interrupt(0, now=0)
     timeline.end_audio(now=0)
     assert timeline.advance(now=0) == []
     assert timeline.finished
+
+
+# Going on in the middle -----------------------------------------------------------------------------------------------
+
+
+def resumed(rules: TimelineRules, **start: object) -> Timeline:
+    values: dict[str, object] = {"epoch": 3, "chunk_index": 7, "position": InputPosition(50_000, 2)}
+    return Timeline(MONO_16K, rules, now=0, start=TimelineStart(**{**values, **start}))  # type: ignore[arg-type]
+
+
+def test_a_resumed_timeline_goes_on_behind_its_border() -> None:
+    timeline = resumed(RENDER)
+    timeline.feed(SECOND, now=0)
+    timeline.end_utterance(now=0)
+    chunks = chunks_of(timeline.advance(now=0))
+    assert [(c.epoch, c.utterance_id, c.chunk_index) for c in chunks] == [(3, 3, 8), (3, 3, 9)]
+    assert [c.position for c in chunks] == [InputPosition(65_360, 2), InputPosition(66_000, 3)]
+
+
+def test_the_end_of_an_utterance_used_before_the_resumption_is_told() -> None:
+    timeline = resumed(RENDER, in_utterance=True)
+    assert timeline.advance(now=0) == []
+    timeline.end_utterance(now=0)
+    assert timeline.advance(now=0) == [UtteranceEndedNotice(3, 3, 7)]
+    timeline.feed(SECOND, now=0)
+    timeline.end_audio(now=0)
+    assert chunks_of(timeline.advance(now=0))[0].utterance_id == 4
+
+
+def test_an_interruption_ends_an_utterance_begun_before_the_resumption() -> None:
+    for in_utterance in (False, True):
+        timeline = resumed(RENDER, in_utterance=in_utterance)
+        timeline.interrupt(7, now=0)
+        assert timeline.used == InputPosition(50_000, 2 + in_utterance)
+
+
+@pytest.mark.parametrize("samples", [1, 7_000, 15_359])
+def test_a_filled_chunk_is_made_again_with_the_same_input(samples: int) -> None:
+    again = InputPosition(50_000 + samples, 2)
+    timeline = resumed(RENDER, in_utterance=True, again=again)
+    timeline.feed(SECOND[: 2 * samples - 2], now=0) if samples > 1 else None
+    assert chunks_of(timeline.advance(now=0)) == []
+    timeline.feed(SECOND[max(0, 2 * samples - 2) :] + SECOND, now=0)
+    first, second = chunks_of(timeline.advance(now=0))
+    assert (first.chunk_index, first.position) == (8, again)
+    assert first.pcm == SECOND[: 2 * samples].ljust(30_720, b"\0")
+    assert second.pcm == (SECOND + SECOND)[2 * samples :][:30_720]
+    assert len(first.lookahead_S) == 0
+
+
+def test_a_last_chunk_is_made_again_when_its_end_has_come_again() -> None:
+    timeline = resumed(RENDER, in_utterance=True, again=InputPosition(50_100, 3))
+    timeline.feed(SECOND[:200], now=0)
+    assert timeline.advance(now=0) == []
+    timeline.end_utterance(now=0)
+    (chunk,) = chunks_of(timeline.advance(now=0))
+    assert (chunk.utterance_id, chunk.position) == (3, InputPosition(50_100, 3))
+
+
+def test_an_idle_chunk_is_made_again_at_once() -> None:
+    again = InputPosition(50_000, 3)
+    timeline = resumed(LIVE, in_utterance=True, again=again)
+    timeline.feed(SECOND + SECOND, now=0)
+    first, second, _ = chunks_of(timeline.advance(now=0))
+    assert (first.idle, first.chunk_index, first.position) == (True, 8, again)
+    assert second.chunk_index == 9
+    assert second.position.utterances == 3, "a position never falls"
+
+
+def test_a_stopped_session_ends_with_what_is_in_flight() -> None:
+    timeline = Timeline(MONO_16K, LIVE, now=0)
+    for _ in range(6):
+        timeline.feed(SECOND, now=0)
+    in_flight = chunks_of(timeline.advance(now=0))
+    timeline.stop()
+    for chunk in in_flight:
+        assert not timeline.finished
+        timeline.first_frame_written(chunk, now=0)
+        timeline.chunk_finished(chunk.chunk_index)
+        assert timeline.advance(now=9) == []
+    assert timeline.finished
+
+
+def test_paced_speech_stays_close_to_what_is_shown() -> None:
+    timeline = Timeline(MONO_16K, replace(LIVE, speech_lead_seconds=2 * CHUNK_SECONDS), now=0)
+    for _ in range(12):
+        timeline.feed(SECOND, now=0)
+    issued = [chunk.chunk_index for chunk in chunks_of(write_out(timeline, now=0))]
+    assert issued == [1, 2, 3]
+    assert timeline.wake_at() == pytest.approx(CHUNK_SECONDS)
+    assert [chunk.chunk_index for chunk in chunks_of(write_out(timeline, now=CHUNK_SECONDS + 1e-6))] == [4]
 
 
 # Silence --------------------------------------------------------------------------------------------------------------
