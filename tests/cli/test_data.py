@@ -60,3 +60,19 @@ def test_a_contact_sheet_and_a_sample_video_are_written(tmp_path: Path) -> None:
         assert len(list(container.decode(video=0))) == 8
         assert len(container.streams.audio) == 1
     assert main(["data", "sample-video", str(tmp_path), "--clip", "99", "-o", str(video)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--detectors", "gone/python"], "make detectors"),
+        (["--size", "100"], "--size"),
+        (["--test-share", "2"], "--test-share"),
+    ],
+)
+def test_footage_is_refused_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main(["data", "prepare", str(tmp_path), "--out", str(tmp_path / "data"), *options]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()

@@ -1,4 +1,4 @@
-"""`visavis data`: synthetic people who speak, for training and for demos."""
+"""`visavis data`: people who speak, rendered or from footage, for training and for demos."""
 
 import argparse
 from collections.abc import Callable
@@ -15,6 +15,7 @@ def add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     parser = commands.add_parser("data", help="Make data.", description="Make data.", allow_abbrev=False)
     kinds = parser.add_subparsers(title="data", metavar="WHAT", required=True)
     _add_render(kinds)
+    _add_prepare(kinds)
     _add_portrait(kinds)
     _add_speech(kinds)
     _add_contact_sheet(kinds)
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """Carries out one of the commands. Raises CommandError for what a user can put right."""
     try:
         from visavis.training.data.dataset_folder import DatasetError
+        from visavis.training.data.footage.detectors import DetectorError
         from visavis.training.data.makehuman import AssetError
         from visavis.training.data.shards import ShardError
         from visavis.training.data.voice import VoiceError
@@ -33,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     act: Callable[[argparse.Namespace], None] = options.act
     try:
         act(options)
-    except (AssetError, DatasetError, ShardError, VoiceError) as error:
+    except (AssetError, DatasetError, DetectorError, ShardError, VoiceError) as error:
         raise CommandError(str(error)) from error
     return 0
 
@@ -57,6 +59,28 @@ def _render(options: argparse.Namespace) -> None:
         each = progress.frames_per_second / options.workers
         how = "already there" if progress.already_there else f"{each:.1f} frames/s and worker"
         print(f"{progress.shard.path.name}  {progress.shards_done} of {progress.shards} shards, {how}", flush=True)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from visavis.training.data.footage.detectors import Detectors
+    from visavis.training.data.footage.examine import Limits
+    from visavis.training.data.footage.prepare import FootageSettings, prepare_footage
+    from visavis.training.data.footage.report import table
+
+    if options.size % 32 or options.size < 64:
+        raise CommandError("--size is a multiple of 32, at least 64")
+    if not 0 <= options.test_share <= 1:
+        raise CommandError("--test-share is between 0 and 1")
+    settings = FootageSettings(Limits(size=options.size), options.people, options.test_share)
+    reports = []
+    with Detectors(options.detectors) as finder:
+        for done in prepare_footage(options.videos, options.out, settings, finder):
+            reports.append(done.report)
+            how = "already there, " if done.already_there else ""
+            dropped = len(done.report.stretches) - done.report.kept
+            what = f"{how}{done.report.kept} clips, {dropped} dropped"
+            print(f"{done.videos_done} of {done.videos}  {done.report.video}: {done.report.fault or what}", flush=True)
+    print(f"\n{table(reports)}\nwrote {options.out / 'report.txt'} and report.json")
 
 
 def _portrait(options: argparse.Namespace) -> None:
@@ -130,6 +154,30 @@ def _add_render(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
 
 
+def _add_prepare(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add(
+        kinds,
+        "prepare",
+        _prepare,
+        "Make a data set of footage of people who speak.",
+        "25 frames per second, 16 kHz mono, one square around the face; what makes no good clip is left out and "
+        "reported. Stopped, it goes on where it was. Needs `make detectors`. See docs/data.md.",
+    )
+    parser.add_argument("videos", type=Path, metavar="VIDEO_DIR", help="folder of videos, with folders in it")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--size", type=int, default=256, metavar="PIXELS", help="of the picture's sides (%(default)s)")
+    parser.add_argument(
+        "--people",
+        choices=("video", "folder"),
+        default="video",
+        help="who may be one person, so that nobody trains and tests: a video, or a folder of videos (%(default)s)",
+    )
+    parser.add_argument("--test-share", type=float, default=0.05, metavar="S", help="of the people (%(default)s)")
+    parser.add_argument(
+        "--detectors", type=Path, metavar="PYTHON", help="interpreter of the detectors (default: .venv-mediapipe's)"
+    )
+
+
 def _add_portrait(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add(kinds, "portrait", _portrait, "Render a portrait of a person who does not exist.")
     _add_assets(parser)
@@ -163,5 +211,5 @@ def _add_contact_sheet(kinds: "argparse._SubParsersAction[argparse.ArgumentParse
 def _add_sample_video(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add(kinds, "sample-video", _sample_video, "Write one clip of a data set as an MP4 with its sound.")
     parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--clip", type=int, default=0, metavar="N", help="%(default)s")
+    parser.add_argument("--clip", default="0", metavar="KEY", help="its name in the shard, or its number (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, default=Path("sample.mp4"), metavar="FILE", help="%(default)s")

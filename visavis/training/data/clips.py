@@ -35,10 +35,10 @@ from visavis.training.data.visemes import Phoneme
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """121 frames at 25 per second with their speech.
+    """121 frames at 25 per second with their speech, rendered or from footage.
 
-    Frame 0 is the portrait at -40 ms, its mouth shut and its sound silence; frame n covers samples
-    [640 (n-1), 640 n).
+    Frame 0 is the portrait at -40 ms and has no sound; frame n covers samples [640 (n-1), 640 n). A rendered portrait's
+    mouth is shut. Of footage, nobody knows actions, head and phonemes.
     """
 
     key: str
@@ -46,15 +46,15 @@ class Clip:
     frames_FHW3: npt.NDArray[np.uint8]
     # [S], mono, 16 kHz, -1 to 1
     samples_S: npt.NDArray[np.float32]
-    # ARKit names of the columns of `curves_FA` (0 to 1)
+    # ARKit names of the columns of `curves_FA` (0 to 1); none for footage
     actions: tuple[str, ...]
     curves_FA: npt.NDArray[np.float32]
-    # yaw, pitch, roll in radians, shift right, back, up in metres: [F, 6]
-    head_F6: npt.NDArray[np.float32]
+    # yaw, pitch, roll in radians, shift right, back, up in metres: [F, 6]; None for footage
+    head_F6: npt.NDArray[np.float32] | None
     # mouth, left eye, right eye; centre x and y, half width and height, as shares of the picture: [F, 3, 4]
     ellipses_FE4: npt.NDArray[np.float32]
     phonemes: tuple[Phoneme, ...]
-    # how the clip was made: seed, plan, person, shot, settings
+    # how the clip was made; record["plan"] has "split", "identity" and "voice", of footage as well
     record: Mapping[str, Any]
 
     def mask(self, region: str, rows: int, columns: int) -> npt.NDArray[np.float32]:
@@ -89,7 +89,7 @@ def clip_from_files(key: str, members: Mapping[str, bytes]) -> Clip:
         samples_S=decode_speech(members[SPEECH]),
         actions=tuple(record["actions"]),
         curves_FA=arrays["curves"],
-        head_F6=arrays["head"],
+        head_F6=arrays.get("head"),
         ellipses_FE4=arrays["ellipses"],
         phonemes=tuple(Phoneme(symbol, start, end) for symbol, start, end in record["phonemes"]),
         record=record,
@@ -98,10 +98,11 @@ def clip_from_files(key: str, members: Mapping[str, bytes]) -> Clip:
 
 def clip_to_files(clip: Clip) -> ClipFiles:
     """Encodes one clip; the record takes up the names of the actions and the phonemes."""
+    head = {} if clip.head_F6 is None else {"head": clip.head_F6}
     members = {
         VIDEO: encode_video(clip.frames_FHW3),
         SPEECH: encode_speech(clip.samples_S),
-        ARRAYS: encode_arrays({"curves": clip.curves_FA, "head": clip.head_F6, "ellipses": clip.ellipses_FE4}),
+        ARRAYS: encode_arrays({"curves": clip.curves_FA, **head, "ellipses": clip.ellipses_FE4}),
     }
     phonemes = [[sound.symbol, round(sound.start, 4), round(sound.end, 4)] for sound in clip.phonemes]
     record = {**clip.record, "actions": clip.actions, "phonemes": phonemes}

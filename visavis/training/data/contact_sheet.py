@@ -27,7 +27,7 @@ def clips_of(folder: Path, people: int) -> Iterator[Clip]:
     shards = sorted(folder.rglob("*.tar"))
     if not shards:
         raise ShardError(f"no shards in {folder}: is it a folder that `visavis data render` wrote?")
-    seen: set[int] = set()
+    seen: set[int | str] = set()
     for shard in shards:
         for clip in islice(read_shard(shard), people):
             identity = clip.record["plan"]["identity"]
@@ -36,13 +36,13 @@ def clips_of(folder: Path, people: int) -> Iterator[Clip]:
                 yield clip
 
 
-def find_clip(folder: Path, index: int) -> Clip:
-    """Clip `index` of a data set. Raises ShardError when it is not there."""
+def find_clip(folder: Path, name: str) -> Clip:
+    """The clip of this key (for a rendered one its number is enough). Raises ShardError when it is not there."""
     for shard in sorted(folder.rglob("*.tar")):
         for key, files in read_members(shard):
-            if int(key) == index:
+            if key == name or key == name.zfill(len(key)):
                 return clip_from_files(key, files)
-    raise ShardError(f"no clip {index} in {folder}")
+    raise ShardError(f"no clip {name} in {folder}")
 
 
 def draw_contact_sheet(folder: Path, destination: Path, people: int, moments: int, cell: int = 160) -> None:
@@ -81,8 +81,8 @@ def write_sample_video(clip: Clip, destination: Path) -> None:
 
 def _row(clip: Clip, moments: int, cell: int) -> npt.NDArray[np.uint8]:
     """The portrait, then frames from the most closed to the widest open mouth."""
-    jaw_F = clip.curves_FA[:, clip.actions.index("jawOpen")]
-    order = np.argsort(jaw_F[1:], kind="stable") + 1
+    mouth_height_F = clip.ellipses_FE4[:, 0, 3]
+    order = np.argsort(mouth_height_F[1:], kind="stable") + 1
     chosen = order[np.linspace(0, len(order) - 1, moments - 1).astype(int)]
     pictures = [clip.frames_FHW3[0], *clip.frames_FHW3[chosen]]
     small = [
