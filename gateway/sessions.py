@@ -34,6 +34,7 @@ from gateway.session_watch import SessionWatch
 from gateway.settings import GatewaySettings
 from gateway.stages import Stages
 from visavis.contract import FRAME_RATE
+from visavis.runtime.boundary import next_request
 from visavis.runtime.errors import (
     DeadlineMissed,
     InvalidInput,
@@ -95,7 +96,7 @@ class Sessions:
         limit_seconds = self.settings.service.config_timeout_seconds
         try:
             async with asyncio.timeout(limit_seconds):
-                request = await anext(requests, None)
+                request = await next_request(requests)
         except TimeoutError:
             raise DeadlineMissed(f"config must come within {limit_seconds:g} s") from None
         if request is None:
