@@ -104,7 +104,7 @@ async def _talk_all(
     finally:
         for task in (stopping, *talking):
             task.cancel()
-        await asyncio.gather(stopping, *talking, return_exceptions=True)
+        await asyncio.gather(stopping, everybody, *talking, return_exceptions=True)
 
 
 async def _send_batches(outbox: list[LoadEvent], events: Connection) -> None:

@@ -36,6 +36,29 @@ def add_bench_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
     transport.add_argument("--seconds", type=float, default=2.0, metavar="S", help="per figure (%(default)s)")
     _add_results(transport)
+    _add_capacity(benches)
+
+
+def _add_capacity(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    capacity = add_command(
+        benches,
+        "capacity",
+        "visavis.bench.capacity",
+        "Measure what a session costs Redis and the gateway, and plan for many GPUs.",
+        "Counts the Redis commands of a real run of all services with the tiny preset, replays them against a Valkey\n"
+        "of its own, times the lookup of up to 1000 instances, and puts live clients on one gateway with stages that\n"
+        "answer at once. Then says what so many GPUs need, and what breaks first.",
+    )
+    capacity.add_argument("--gpus", type=int, default=1000, metavar="N", help="to plan for (%(default)s)")
+    capacity.add_argument("--sessions-per-gpu", type=float, default=16, metavar="N", help="assumed (%(default)s)")
+    capacity.add_argument("--session-seconds", type=float, default=300, metavar="S", help="assumed (%(default)s)")
+    capacity.add_argument("--gigabits", type=float, default=25, metavar="N", help="of a node's network (%(default)s)")
+    capacity.add_argument("--model", choices=("mini", "base"), default="base", help="size of messages (%(default)s)")
+    capacity.add_argument("--codec", choices=("jpeg", "raw", "h264"), default="jpeg", help="planned for (%(default)s)")
+    capacity.add_argument("--sessions", type=int, default=8, metavar="N", help="of the real run (%(default)s)")
+    capacity.add_argument("--gateway-sessions", type=int, default=20, metavar="N", help="on one gateway (%(default)s)")
+    capacity.add_argument("--seconds", type=float, default=30, metavar="S", help="per measurement (%(default)s)")
+    _add_results(capacity)
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
