@@ -54,6 +54,7 @@ class Timeline:
         self._used = start.position
         self._break_off_at: int | None = None
         self._idle_again: InputPosition | None = None
+        self._again = start.again
         self._begin_at(start)
 
     @property
@@ -223,7 +224,7 @@ class Timeline:
         self._utterances.clear()
         self._last_chunk_of.clear()
         self._to_end.clear()
-        self._break_off_at = self._idle_again = None
+        self._break_off_at = self._idle_again = self._again = None
 
     def _starved_at(self) -> float:
         return max(self._clock.dry_at(self._started_at), self._last_audio_at + self._rules.starvation_grace_seconds)
@@ -244,8 +245,8 @@ class Timeline:
 
     def _next_output(self, now: float) -> Output | None:
         if self._idle_again is not None:
-            self._used, self._idle_again = self._idle_again, None
-            return self._issue_idle(now)
+            self._used, self._idle_again, self._again = self._idle_again, None, None
+            return self._issue_silence(now)
         head = self._head
         if head is not None and head.ready:
             return self._issue_speech(head, now) if self._window_open and self._speech_is_due(now) else None
@@ -278,6 +279,9 @@ class Timeline:
         complete = utterance.closed and not utterance.pending_samples
         ended = utterance.utterance_id if complete else utterance.utterance_id - 1
         self._used = InputPosition(self._used.samples + speech.sample_count, max(ended, self._used.utterances))
+        if self._again is not None and self._again.samples == self._used.samples:
+            self._used = self._again  # its utterance's end had not come when it was issued before
+        self._again = None
         chunk = self._issue(utterance.utterance_id, speech, now)
         self._last_chunk_of[utterance.utterance_id] = chunk.chunk_index
         if complete:
@@ -288,6 +292,9 @@ class Timeline:
     def _issue_idle(self, now: float) -> TimelineChunk:
         ended = self._utterances_begun - (self._open_utterance() is not None)
         self._used = InputPosition(self._used.samples, max(ended, self._used.utterances))
+        return self._issue_silence(now)
+
+    def _issue_silence(self, now: float) -> TimelineChunk:
         silence = bytes(self._format.samples_per_chunk * self._format.bytes_per_sample)
         return self._issue(0, SpeechSlice(_SILENCE_S, _NO_LOOKAHEAD_S, silence, 0, now), now)
 
