@@ -19,7 +19,7 @@ TORCH_FROM_PYTORCH = { echo "pip's index offers no CPU build; asking PyTorch's";
 export OMP_WAIT_POLICY := PASSIVE
 export GOMP_SPINCOUNT := 0
 
-.PHONY: help demo test check check-deploy pin-images bench soak protos dashboards venv prometheus detectors clean
+.PHONY: help demo test check check-deploy pin-images bench soak chaos fuzz protos dashboards venv prometheus detectors clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -53,6 +53,15 @@ bench: $(VENV)/up.stamp ## Measure the whole pipeline live at mini; writes a dat
 
 soak: $(VENV)/dev.stamp ## Stream for 10 minutes and watch memory
 	$(BIN)/python -m pytest -m soak --soak-minutes 10 -rP $(ARGS)
+
+FAULTS ?= 200
+SEED ?= 1
+chaos: $(VENV)/dev.stamp ## Faults at random against the real services under talking clients (FAULTS=200 SEED=1)
+	$(BIN)/python -m tests.faults.chaos --faults $(FAULTS) --seed $(SEED) $(ARGS)
+
+INPUTS ?= 20000
+fuzz: $(VENV)/dev.stamp ## Random and mutated requests against the public service (INPUTS=20000 SEED=1)
+	$(BIN)/python -m tests.faults.fuzz --inputs $(INPUTS) --seed $(SEED) $(ARGS)
 
 protos: $(VENV)/dev.stamp $(BUF) ## Format the protos and generate visavis/v1 from them
 	$(BUF) format --write

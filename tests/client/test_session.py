@@ -117,7 +117,7 @@ async def test_a_cancelled_sender_leaves_the_session_open(client: VisavisClient)
         sender = asyncio.create_task(endless())
         await asyncio.sleep(0.05)
         sender.cancel()
-        await session.interrupt(0)
+        await session.interrupt()
         async for event in session.events():
             if isinstance(event, Interrupted):
                 break

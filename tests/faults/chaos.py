@@ -26,7 +26,7 @@ from redis.asyncio import Redis
 
 from tests.faults.cluster import Cluster, running_cluster, until
 from tests.faults.conversation import Outcome, Persona, converse
-from tests.faults.fault_plan import Fault, PlannedFault, plan_faults
+from tests.faults.fault_plan import WORKER_FAULTS, Fault, PlannedFault, plan_faults
 from tests.faults.link import Link, Weather
 from tests.system.parts import portrait_jpeg
 from visavis.client import AudioFormat, ClientError, Consent, VideoFormat, VisavisClient
@@ -180,8 +180,9 @@ async def _possible(cluster: Cluster, fault: PlannedFault) -> bool:
     """Processes end or freeze only where the other instance serves, as a cluster with spare pods promises."""
     if fault.service == "redis" or fault.fault in (Fault.RESET, *_WEATHER):
         return True
-    other = cluster.of(fault.service)[1 - fault.copy]
-    return await until(lambda: other.ready, _SPARE_SECONDS) and cluster.of(fault.service)[fault.copy].ready
+    other, instance = cluster.of(fault.service)[1 - fault.copy], cluster.of(fault.service)[fault.copy]
+    there = instance.worker if fault.fault in WORKER_FAULTS else instance.process
+    return await until(lambda: other.ready, _SPARE_SECONDS) and instance.ready and there() is not None
 
 
 async def _do(cluster: Cluster, fault: PlannedFault) -> None:

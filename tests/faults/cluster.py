@@ -30,7 +30,7 @@ from visavis.cli.service_programs import service_command
 from visavis.runtime.embedded_redis import EmbeddedRedis
 
 SERVICES: Final = ("audio-encoder", "generator", "decoder", "gateway")
-START_SECONDS: Final = 120.0
+START_SECONDS: Final = 300.0
 # One thread each, and quick to notice what happens, so that a run of minutes sees many faults.
 ENVIRONMENT: Final = {
     "VISAVIS_WORKER_THREADS": "1",
@@ -86,9 +86,7 @@ class Instance:
         """The process that computes, or None while it is away; the gateway has none."""
         process = self.process()
         with contextlib.suppress(psutil.NoSuchProcess):
-            for child in process.children() if process is not None else []:
-                if "spawn_main" in " ".join(child.cmdline()):
-                    return child
+            return next(iter(process.children()), None) if process is not None else None
         return None
 
     async def stop(self) -> None:

@@ -55,9 +55,9 @@ _WEIGHTS: Final = {
     Fault.SPLIT: 3,
     Fault.HALF_OPEN: 3,
 }
-_NEEDS_WORKER: Final = (Fault.KILL_WORKER, Fault.FREEZE_WORKER)
+WORKER_FAULTS: Final = (Fault.KILL_WORKER, Fault.FREEZE_WORKER)
 # Draining is asked of Redis by nobody who wants to keep it.
-_NOT_FOR_REDIS: Final = (Fault.TERMINATE, *_NEEDS_WORKER)
+_NOT_FOR_REDIS: Final = (Fault.TERMINATE, *WORKER_FAULTS)
 
 
 def plan_faults(seed: int, count: int, mean_seconds: float) -> list[PlannedFault]:
@@ -69,7 +69,7 @@ def plan_faults(seed: int, count: int, mean_seconds: float) -> list[PlannedFault
 def _plan_one(chance: random.Random, mean_seconds: float) -> PlannedFault:
     fault = chance.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()))[0]
     services = [*STAGES, "gateway", _REDIS]
-    if fault in _NEEDS_WORKER:
+    if fault in WORKER_FAULTS:
         services = [*STAGES]
     elif fault in _NOT_FOR_REDIS:
         services.remove(_REDIS)

@@ -32,7 +32,7 @@ async def live_conversation(client: VisavisClient, avatar_id: str, until: float)
                     await session.send(packet)
                 await session.end_utterance()
                 if turn % 3 == 0:
-                    await session.interrupt(0)
+                    await session.interrupt()
                 await asyncio.sleep(2.0)
             await session.end()
 

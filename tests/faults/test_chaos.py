@@ -1,0 +1,25 @@
+"""A short run of the fault bench; `make chaos` is the long one."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.chaos import run_chaos
+from tests.faults.fault_plan import Fault, plan_faults
+
+
+@pytest.mark.system
+@pytest.mark.timeout(600)
+async def test_faults_at_random_lose_nothing(tmp_path: Path) -> None:
+    report = await run_chaos(tmp_path, seed=5, faults=10, mean_seconds=2.5, sessions=2)
+    print(report.as_dict())
+    assert report.failures == []
+    assert sum(report.faults.values()) >= 5
+    assert sum(outcome.chunks for outcome in report.outcomes) > 10
+
+
+def test_the_same_seed_gives_the_same_faults() -> None:
+    plan = plan_faults(3, 300, 2.0)
+    assert plan == plan_faults(3, 300, 2.0)
+    assert plan[:200] == plan_faults(3, 200, 2.0)
+    assert {fault.fault for fault in plan} == set(Fault)
