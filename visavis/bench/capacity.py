@@ -83,7 +83,7 @@ def measure(options: argparse.Namespace, console: Console) -> CapacityFindings:
 
 
 def sent_bytes(sizes: ModelSizes, codec: Codec) -> float:
-    """What a gateway sends in one chunk of a session: pictures and sound to its client, speech and latents to stages."""
+    """What a gateway sends for one chunk: pictures and sound to the client, speech and latents to the stages."""
     header = ChunkHeader(epoch=1, utterance_id=1, chunk_index=1)
     to_stages = (
         speech_chunk(header),

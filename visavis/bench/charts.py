@@ -38,7 +38,7 @@ def latency_chart(bins: Sequence[LoadBin]) -> str:
         axes.plot(moments, _milliseconds([b.chunk_p95_seconds for b in bins]), color=BLUE, label="p95")
         axes.plot(moments, _milliseconds([b.chunk_p50_seconds for b in bins]), color=LIGHT_BLUE, label="p50")
         _ask(axes, "seconds since the start", "chunk latency (ms)")
-        axes.legend(loc="upper left", ncols=2)
+        _legend(axes)
     return drawn[0]
 
 
@@ -77,7 +77,7 @@ def capacity_chart(steps: Sequence[SearchStep]) -> str:
             axes.plot([step.sessions], [height], "o", color=ORANGE if step.broken else BLUE, mfc=face, zorder=3)
         axes.axhline(CHUNK_SECONDS * 1000, color=ORANGE, linewidth=1, linestyle=":", label="one chunk")
         _ask(axes, "live sessions (hollow: a promise broke)", "chunk latency (ms)")
-        axes.legend(loc="upper left", ncols=2)
+        _legend(axes)
     return drawn[0]
 
 
@@ -86,6 +86,11 @@ def _ask(axes: Axes, across: str, up: str) -> None:
     axes.set_ylabel(up)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _legend(axes: Axes) -> None:
+    """Above the plot, where it covers nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
 
 
 def _milliseconds(seconds: Sequence[float | None]) -> list[float]:
