@@ -33,6 +33,7 @@ _PROMISE_BROKEN: Final = 1
 
 def run_load_command(options: argparse.Namespace) -> int:
     """Measures, shows and writes: 0 when every promise was kept, 1 when one was broken."""
+    _ramp(options, options.sessions)  # what is wrong with it is told before anything else happens
     files, speech = read_clips(options.speech)
     limits = SloLimits(options.slo_in_time, options.slo_chunk_p95, options.slo_first_frame_p95)
     tls = read_tls(options)
