@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from visavis.runtime.errors import InvalidInput
+from visavis.runtime.settings import split_address
 from visavis.v1 import generator_pb2
 
 _SAMPLING_PRESETS: Final = (
@@ -23,5 +24,10 @@ def check_config(config: generator_pb2.GenerateConfig) -> None:
         raise InvalidInput("avatar_id is empty", "config.avatar_id")
     if not config.HasField("portrait_latent"):
         raise InvalidInput("portrait_latent is missing", "config.portrait_latent")
+    if config.resume.HasField("peer"):
+        try:
+            split_address(config.resume.peer.address)
+        except ValueError as error:
+            raise InvalidInput(str(error), "config.resume.peer.address") from error
     if config.sampling not in _SAMPLING_PRESETS:
         raise InvalidInput(f"this server has no sampling preset {config.sampling}", "config.sampling")

@@ -8,7 +8,7 @@ rebuilt makes the contexts of its last chunks again, one pass each, due when its
 A state travels as a session of its own beside the session that it belongs to:
 
 - `leaving_id`, opened with TransferSessionRequest: the session begins no further chunk; when the one in progress is
-  done, its state comes out as TransferSessionResponse messages. Closed before the last of them, the session goes on.
+  done, its state comes out as TransferSessionResponse messages. Closed before the session is, the session goes on.
 - `arriving_id`, opened with TransferredState: takes StatePart items. The session that is then opened with
   `resume.peer` goes on from there.
 """
@@ -105,16 +105,17 @@ class GeneratorEngine:
     def rewind(self, session_id: str, rewind: Message) -> None:
         """Takes a GenerateRewind; raises InvalidInput for a replay that cannot be. A state that leaves stays."""
         assert isinstance(rewind, generator_pb2.GenerateRewind)
-        self._stay(session_id)
+        self._end_leaving(session_id, self._sessions[session_id])
         self._go_to(session_id, rewind, "rewind")
 
     def close(self, session_id: str) -> None:
-        """Forgets a session and what it had not finished; or a transfer, and the session goes on if it has not left."""
-        if self._sessions.pop(session_id, None) is not None:
-            self._break(session_id)
+        """Forgets a session and what it had not finished; or a transfer, and a session that is still there goes on."""
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            self._end_leaving(session_id, session)
         self._arriving.pop(session_id, None)
         owner = self._sessions.get(self._leaving.pop(session_id, ""))
-        if owner is not None and owner.leaving is not None and not owner.leaving.complete:
+        if owner is not None:
             owner.leaving = None
 
     def call(self, request: Message) -> Message:
@@ -210,14 +211,11 @@ class GeneratorEngine:
         leaving.complete = len(messages) < PARTS_PER_STEP
         return [(leaving_id(session_id), message) for message in messages]
 
-    def _stay(self, session_id: str) -> None:
-        """Ends a transfer whose session goes on."""
-        self._sessions[session_id].leaving = None
-        self._break(session_id)
-
-    def _break(self, session_id: str) -> None:
-        if self._leaving.pop(leaving_id(session_id), None) is not None:
-            self._broken.append((leaving_id(session_id), StageUnavailable("the session did not stay as it was")))
+    def _end_leaving(self, session_id: str, session: Session) -> None:
+        """The session is not what it was when its state began to leave; one that is out entirely may be used."""
+        transfer_id, leaving, session.leaving = leaving_id(session_id), session.leaving, None
+        if self._leaving.pop(transfer_id, None) is not None and leaving is not None and not leaving.complete:
+            self._broken.append((transfer_id, StageUnavailable("the session did not stay as it was")))
 
     def _begin_arriving(self, transfer_id: str, state: generator_pb2.TransferredState) -> Message:
         if state.model.fingerprint != self._loaded.identity.fingerprint:

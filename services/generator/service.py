@@ -13,12 +13,13 @@ from services.generator.config import check_config
 from services.generator.peer import state_of_peer
 from services.generator.settings import GeneratorSettings
 from services.generator.transfer_ids import leaving_id
-from visavis.runtime.boundary import answer
+from visavis.runtime.boundary import answer, write
 from visavis.runtime.errors import DeadlineMissed, LeaseLost, NotFound, SessionMoved
 from visavis.runtime.lease_keeper import LeaseKeeper
 from visavis.runtime.service import EngineSpec, ServiceDefinition, ServiceRuntime, bind_servicer
 from visavis.runtime.stage import CompleteReady, StageSession
 from visavis.runtime.stream_rules import StreamRules
+from visavis.runtime.worker import WorkerSession
 from visavis.v1 import generator_pb2, generator_pb2_grpc
 
 STAGE: Final = "generator"
@@ -107,25 +108,25 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             raise NotFound(f"session {request.session_id} is not here")
         if held.keeper.lease.token != request.fencing_token:
             raise LeaseLost(f"the lease of session {request.session_id} has another token")
-        try:
-            async with asyncio.timeout(self._transfer_seconds):
-                await self._send_state(request, context)
-        except TimeoutError:
-            raise DeadlineMissed(f"the state was not taken within {self._transfer_seconds:g} s") from None
-        held.session.fail(SessionMoved("the session has moved to another generator"))
-
-    async def _send_state(self, request: generator_pb2.TransferSessionRequest, context: Any) -> None:
         _, leaving = await self._worker.open(leaving_id(request.session_id), request)
         try:
-            to_come = 1
-            async for response in leaving:
-                assert isinstance(response, generator_pb2.TransferSessionResponse)
-                to_come += response.state.parts - 1
-                await context.write(response)
-                if not to_come:
-                    return
+            async with asyncio.timeout(self._transfer_seconds):
+                await _send_state(leaving, context)
+            held.session.fail(SessionMoved("the session has moved to another generator"))
+        except TimeoutError:
+            raise DeadlineMissed(f"the state was not taken within {self._transfer_seconds:g} s") from None
         finally:
             leaving.close()
+
+
+async def _send_state(leaving: WorkerSession, context: Any) -> None:
+    to_come = 1
+    async for response in leaving:
+        assert isinstance(response, generator_pb2.TransferSessionResponse)
+        to_come += response.state.parts - 1
+        await write(context, response)
+        if not to_come:
+            return
 
 
 def define_service(settings: GeneratorSettings) -> ServiceDefinition:

@@ -44,7 +44,7 @@ class Leaving:
     requested_seconds: float
     # None until the chunk in progress is done.
     messages: Iterator[generator_pb2.TransferSessionResponse] | None = None
-    # All messages are out: the session has left, or is about to.
+    # All messages are out; whether they reach the other generator, the service knows.
     complete: bool = False
 
 

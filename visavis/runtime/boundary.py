@@ -8,7 +8,14 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from visavis.runtime.errors import InvalidInput, StageUnavailable, VisavisError, as_visavis_error, status_from_error
+from visavis.runtime.errors import (
+    InvalidInput,
+    SessionAborted,
+    StageUnavailable,
+    VisavisError,
+    as_visavis_error,
+    status_from_error,
+)
 
 DETAILS_METADATA_KEY = "grpc-status-details-bin"
 
@@ -54,6 +61,14 @@ async def next_request(requests: AsyncIterator[T]) -> T | None:
 def unreadable_request() -> InvalidInput:
     """The error for bytes that are no message."""
     return InvalidInput("the message cannot be read: it is not of the contract's type")
+
+
+async def write(context: Any, message: Any) -> None:
+    """Sends a message of a stream of answers; raises SessionAborted when the other side is gone."""
+    try:
+        await context.write(message)
+    except grpc.aio.BaseError as error:
+        raise SessionAborted("the other side of the stream is gone") from error
 
 
 async def _abort_unless_gone(context: Any, error: VisavisError) -> None:

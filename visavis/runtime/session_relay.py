@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
-from visavis.runtime.boundary import next_request
+from visavis.runtime.boundary import next_request, write
 from visavis.runtime.chunk_order import ChunkPosition
 from visavis.runtime.errors import InvalidInput
 from visavis.runtime.session_watch import SessionWatch
@@ -116,7 +116,7 @@ class SessionRelay:
 
     async def _write(self, **response: Any) -> None:
         async with self._writing:
-            await self._context.write(self._rules.response_type(**response))
+            await write(self._context, self._rules.response_type(**response))
 
 
 def _unexpected(kind: str | None, rules: StreamRules) -> InvalidInput:

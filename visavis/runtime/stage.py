@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from google.protobuf.message import Message
 
-from visavis.runtime.boundary import answer, next_request
+from visavis.runtime.boundary import answer, next_request, write
 from visavis.runtime.errors import DeadlineMissed, InvalidInput, SessionMoved, VisavisError, as_visavis_error
 from visavis.runtime.session_id import check_session_id
 from visavis.runtime.session_relay import SessionRelay, WritingContext
@@ -34,13 +34,14 @@ class StageSession:
     _worker_session: WorkerSession | None = None
 
     def fail(self, error: VisavisError) -> None:
-        """Ends the session with `error` after the answers that are there (evicted, moved)."""
+        """Ends the session with `error` after the answers that are there; the engine forgets it (evicted, moved)."""
         self._error = self._error or error
         if self._worker_session is not None:
             self._worker_session.fail(error)
+            self._worker_session.close()
 
     def abandon(self, error: VisavisError) -> None:
-        """Ends the session with `error` at once: nothing more is answered, and the engine forgets it (lease lost)."""
+        """Ends the session with `error` at once: nothing more is answered; the engine forgets it (lease lost)."""
         self._error = self._error or error
         if self._worker_session is not None:
             self._worker_session.abandon(error)
@@ -128,7 +129,7 @@ class Stage:
                     session.attach(worker_session)
                     start = rules.first_position(config, ready)
                     complete_ready(ready)
-                    await context.write(rules.response_type(ready=ready))
+                    await write(context, rules.response_type(ready=ready))
                     report.began = True
                     logger.info("session begins", extra={"session_id": session.session_id})
                     watch = SessionWatch(self._metrics, self._tracing, span.traceparent)

@@ -28,6 +28,8 @@ def test_what_the_contract_allows_passes(sampling: generator_pb2.SamplingPreset.
         (lambda c: c.ClearField("avatar_id"), "config.avatar_id"),
         (lambda c: c.ClearField("portrait_latent"), "config.portrait_latent"),
         (lambda c: setattr(c, "sampling", 9), "config.sampling"),
+        (lambda c: setattr(c.resume.peer, "address", "nowhere"), "config.resume.peer.address"),
+        (lambda c: setattr(c.resume.peer, "fencing_token", 3), "config.resume.peer.address"),
     ],
 )
 def test_what_it_does_not_allow_is_refused_by_name(
