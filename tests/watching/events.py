@@ -22,7 +22,7 @@ async def cause_events(watched: WatchedSystem) -> None:
 
 async def _converse(client: VisavisClient, avatar_id: str) -> None:
     async with client.talk(avatar_id, audio_format=MONO, idle="pause") as session:
-        await session.send(voice(8.0).pcm)
+        await session.send(voice(20.0).pcm)
         events = session.events()
         while not isinstance(await anext(events), Segment):
             pass

@@ -8,7 +8,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from tests.system.parts import END, RATE_HZ, audio_of, config_of, voice
+from tests.system.parts import END, RATE_HZ, audio_of, config_of, raw_talk, voice
 from tests.watching.collector import ReceivedSpan
 from tests.watching.conftest import WatchedSystem
 from visavis.client import AudioFormat, Interrupted, Segment, VisavisClient
@@ -21,15 +21,11 @@ CHUNKS = 4
 
 
 async def speak(watched: WatchedSystem) -> str:
-    """Lets one session say `CHUNKS` chunks; returns its id."""
-    async with VisavisClient(watched.system.gateway_address) as client:
-        talk = client.talk(watched.avatar_id, audio_format=AudioFormat.s16(RATE_HZ), idle="pause")
-        async with talk as session:
-            await session.send(voice(CHUNKS * 0.96).pcm)
-            await session.end()
-            async for _ in session:
-                pass
-        return session.start.session_id
+    """Lets one session say `CHUNKS` chunks and waits for its status; returns its id."""
+    requests = [config_of(watched.avatar_id), audio_of(voice(CHUNKS * 0.96).pcm), END]
+    outcome = await raw_talk(watched.system.gateway_address, requests, seconds=60)
+    assert outcome.code is grpc.StatusCode.OK, outcome.message
+    return outcome.responses[0].started.session_id
 
 
 def trace_of(watched: WatchedSystem, session_id: str) -> list[ReceivedSpan]:
@@ -73,12 +69,16 @@ async def test_a_dropped_chunk_ends_its_spans_too(watched: WatchedSystem) -> Non
     async with VisavisClient(watched.system.gateway_address) as client:
         talk = client.talk(watched.avatar_id, audio_format=AudioFormat.s16(RATE_HZ), idle="pause")
         async with talk as session:
-            await session.send(voice(6.0).pcm)
-            async for event in session.events():
-                if isinstance(event, Segment) and event.epoch == 1:
-                    await session.interrupt()
-                if isinstance(event, Interrupted):
-                    await session.end()
+            await session.send(voice(20.0).pcm)
+            events = session.events()
+            while not isinstance(await anext(events), Segment):
+                pass
+            await session.interrupt()
+            while not isinstance(await anext(events), Interrupted):
+                pass
+            await session.end()
+            async for _ in events:
+                pass
     trace = trace_of(watched, session.start.session_id)
     ids = {span.span_id for span in trace}
     assert not [span for span in trace if span.parent_id and span.parent_id not in ids]
