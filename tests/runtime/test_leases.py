@@ -1,14 +1,9 @@
-"""Leases against a simple model, on a real Valkey."""
+"""Leases on a real Valkey; test_lease_protocol compares them with a model."""
 
 import asyncio
-import itertools
-from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.runtime.errors import LeaseHeld, LeaseLost, StateStoreUnavailable
 from visavis.runtime.leases import Lease, LeaseStore, fence_key, lease_key, session_key
 from visavis.runtime.redis_connection import RedisClient, connect_redis
@@ -194,76 +189,3 @@ async def test_an_unreachable_redis_is_told() -> None:
     with pytest.raises(StateStoreUnavailable):
         await store.claim("s1", "g1")
     await client.aclose()
-
-
-@dataclass
-class Model:
-    """What leases are: at most one valid claim per session; the last claim is the only one that may be renewed."""
-
-    current: Lease | None = None
-    # The latest claim as long as it is not released, valid or expired.
-    latest: Lease | None = None
-    claimed: list[Lease] = field(default_factory=list)
-
-
-SESSIONS = ("a", "b")
-_names = itertools.count()
-
-actions = st.lists(
-    st.tuples(
-        st.sampled_from(["claim", "claim", "renew", "release", "expire"]),
-        st.sampled_from(SESSIONS),
-        st.integers(0, 7),
-    ),
-    max_size=25,
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(actions=actions)
-def test_any_sequence_behaves_like_the_model(redis_server: EmbeddedRedis, actions: list[tuple[str, str, int]]) -> None:
-    asyncio.run(follow_model(redis_server.url, actions))
-
-
-async def follow_model(url: str, actions: list[tuple[str, str, int]]) -> None:
-    redis = connect_redis(RedisSettings(url, timeout_seconds=2.0))
-    run = next(_names)
-    store = store_of(redis)
-    models = {name: Model() for name in SESSIONS}
-    try:
-        for action, name, number in actions:
-            await step(store, redis, f"{name}-{run}", models[name], action, number)
-            assert await store.current(f"{name}-{run}") == models[name].current
-    finally:
-        await redis.aclose()
-
-
-async def step(store: LeaseStore, redis: RedisClient, session_id: str, model: Model, action: str, number: int) -> None:
-    lease = model.claimed[number % len(model.claimed)] if model.claimed else None
-    if action == "claim":
-        await claim(store, session_id, model, f"g{number}")
-    elif action == "expire":
-        await redis.pexpire(lease_key(session_id), 0)  # what the server does when the time has come
-        model.current = None
-    elif lease is not None and action == "renew":
-        if lease == model.latest:
-            await store.renew(lease)
-            model.current = lease
-        else:
-            with pytest.raises(LeaseLost):
-                await store.renew(lease)
-    elif lease is not None and action == "release":
-        assert await store.release(lease) is (lease == model.latest)
-        if lease == model.latest:
-            model.current = model.latest = None
-
-
-async def claim(store: LeaseStore, session_id: str, model: Model, holder: str) -> None:
-    if model.current is not None:
-        with pytest.raises(LeaseHeld):
-            await store.claim(session_id, holder)
-        return
-    lease = await store.claim(session_id, holder)
-    assert all(lease.token > earlier.token for earlier in model.claimed)
-    model.claimed.append(lease)
-    model.current = model.latest = lease
