@@ -28,9 +28,9 @@ COPY configs configs
 COPY visavis visavis
 RUN --mount=type=cache,target=/root/.cache \
     if [ "${TORCH_BUILD}" = cpu ]; then \
-        /opt/visavis/bin/pip install --constraint constraints.txt --constraint constraints-cpu.txt '.[audio-encoder]'; \
+        /opt/visavis/bin/pip install --constraint constraints.txt --constraint constraints-cpu.txt '.[audio-encoder,tracing]'; \
     else \
-        /opt/visavis/bin/pip install --constraint constraints.txt '.[audio-encoder]'; \
+        /opt/visavis/bin/pip install --constraint constraints.txt '.[audio-encoder,tracing]'; \
     fi
 
 FROM ${BASE} AS run

@@ -28,9 +28,9 @@ COPY configs configs
 COPY visavis visavis
 RUN --mount=type=cache,target=/root/.cache \
     if [ "${TORCH_BUILD}" = cpu ]; then \
-        /opt/visavis/bin/pip install --constraint constraints.txt --constraint constraints-cpu.txt '.[decoder]'; \
+        /opt/visavis/bin/pip install --constraint constraints.txt --constraint constraints-cpu.txt '.[decoder,tracing]'; \
     else \
-        /opt/visavis/bin/pip install --constraint constraints.txt '.[decoder]'; \
+        /opt/visavis/bin/pip install --constraint constraints.txt '.[decoder,tracing]'; \
     fi
 
 FROM ${BASE} AS run

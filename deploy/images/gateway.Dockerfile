@@ -10,7 +10,7 @@ COPY constraints.txt pyproject.toml setup.py README.md LICENSE ./
 COPY configs configs
 COPY visavis visavis
 RUN --mount=type=cache,target=/root/.cache \
-    /opt/visavis/bin/pip install --constraint constraints.txt '.[gateway]'
+    /opt/visavis/bin/pip install --constraint constraints.txt '.[gateway,tracing]'
 
 FROM ${BASE} AS run
 COPY --from=build /opt/visavis /opt/visavis

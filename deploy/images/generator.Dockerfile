@@ -28,9 +28,9 @@ COPY configs configs
 COPY visavis visavis
 RUN --mount=type=cache,target=/root/.cache \
     if [ "${TORCH_BUILD}" = cpu ]; then \
-        /opt/visavis/bin/pip install --constraint constraints.txt --constraint constraints-cpu.txt '.[generator]'; \
+        /opt/visavis/bin/pip install --constraint constraints.txt --constraint constraints-cpu.txt '.[generator,tracing]'; \
     else \
-        /opt/visavis/bin/pip install --constraint constraints.txt '.[generator]'; \
+        /opt/visavis/bin/pip install --constraint constraints.txt '.[generator,tracing]'; \
     fi
 
 FROM ${BASE} AS run

@@ -143,10 +143,12 @@ def hide_the_rest(role: str, site: Path) -> None:
 
 
 def distributions(role: str) -> Iterator[str]:
-    """What the role's extra brings, as it is installed here."""
+    """What the extras that the role's Dockerfile installs bring, as it is installed here."""
+    extras = set(re.findall(r"'\.(\[[\w,-]+\])'", dockerfile(role)))
+    (asked,) = extras
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     pending = [Requirement(line) for line in project["dependencies"]]
-    pending += [Requirement(f"visavis[{role}]")]
+    pending += [Requirement(f"visavis{asked}")]
     seen: set[str] = set()
     while pending:
         requirement = pending.pop()

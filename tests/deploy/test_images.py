@@ -31,6 +31,9 @@ from tests.deploy.image_contents import (
 from tools.pin_images import pinned
 from visavis.runtime.embedded_redis import EmbeddedRedis
 
+# Tracing must be able to start; that nobody takes its spans harms nothing.
+NOBODY = "http://127.0.0.1:1"
+
 every_role = pytest.mark.parametrize("role", ROLES)
 
 
@@ -70,7 +73,7 @@ def test_bases_have_a_version_and_the_user_is_nobody(role: str) -> None:
     build, run = stages(role)
     assert (build[0], run[0]) == ("FROM ${BASE} AS build", "FROM ${BASE} AS run")
     assert "USER 10001:10001" in run
-    assert f"'.[{role}]'" in " ".join(build)
+    assert f"'.[{role},tracing]'" in " ".join(build)
 
 
 def test_the_gateway_has_no_torch() -> None:
@@ -135,7 +138,12 @@ def test_what_the_image_holds_is_enough_to_serve(role: str, library: Path, redis
         "PYTHONDONTWRITEBYTECODE": "1",
         "VISAVIS_WORKER_THREADS": "1",
     }
-    model = {"VISAVIS_MODEL": "tiny", "VISAVIS_DEVICE": "cpu", "VISAVIS_REDIS_URL": redis_url}
+    model = {
+        "VISAVIS_MODEL": "tiny",
+        "VISAVIS_DEVICE": "cpu",
+        "VISAVIS_REDIS_URL": redis_url,
+        "VISAVIS_OTLP_ENDPOINT": NOBODY,
+    }
     environment = {**inherited, **free, **own, **model}
     log = tmp_path / "log"
     with log.open("w") as errors, running([sys.executable, *arguments], app, environment, errors) as process:
