@@ -67,6 +67,8 @@ class ResumableStream:
             except ClientError as error:
                 await self._wait_for_another(stream, error)
                 continue
+            if response.HasField("ended"):
+                await stream.finish()
             if self._progress.accept(response):
                 return response
 

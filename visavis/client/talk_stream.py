@@ -1,6 +1,8 @@
 """One gRPC stream of a session; a session that was resumed has had several."""
 
 import asyncio
+from contextlib import suppress
+from typing import Final
 
 import grpc
 import grpc.aio
@@ -15,6 +17,9 @@ from visavis.client.errors import (
 from visavis.client.final_status import StatusWatch
 from visavis.client.status_details import read_status_details
 from visavis.v1 import talking_head_pb2
+
+# Between a server's last response and its status; a network that loses just that is not waited for.
+_STATUS_SECONDS: Final = 1.0
 
 TalkCall = grpc.aio.StreamStreamCall[talking_head_pb2.TalkRequest, talking_head_pb2.TalkResponse]
 
@@ -49,6 +54,12 @@ class TalkStream:
         response = await asyncio.shield(self._reading)
         self._reading = None
         return response
+
+    async def finish(self) -> None:
+        """Take the status of a stream whose last response has come, so that the server does not see it cancelled."""
+        with suppress(ClientError, TimeoutError):
+            async with asyncio.timeout(_STATUS_SECONDS):
+                await self.read()
 
     async def close(self) -> None:
         """End the stream at once. Idempotent."""
