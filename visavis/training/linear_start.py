@@ -1,116 +1,187 @@
-"""Starts a video VAE as the best linear autoencoder of its pictures; training then only adds what is not linear.
+"""Starts a video VAE as nearly the best linear autoencoder of its clips; training then adds what is not linear.
 
-Each level of the network halves rows and columns, so its best linear map is the principal components of 2 x 2 cells of
-the level before (4 x 4 pixels at first), and the decoder's is the transpose. The residual blocks add nothing at first,
-so the whole network is that map. Random weights take hours on two cores to get where this begins.
+Each step of the encoder narrows what it sees to its principal components: 4 x 4 pixels, then in turns 2 x 2 cells and
+two time steps. The decoder's steps are the transposes, and all residual blocks add nothing, so the whole network is
+that linear map. Random weights take hours on two cores to get where this begins. Some pixels can count more than
+others, so that more components are theirs.
 
-Legend: N pictures, K components, C channels, P positions of a cell (1, 4 or 16).
+Legend: B clips, F frames, T time steps, C channels, K components, P positions of a cell, R rows of a covariance.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visavis.models.causal_convolution import CausalTimeConvolution
 from visavis.models.video_vae import PATCH, CausalVideoVAE
-from visavis.models.video_vae_blocks import SpatialUpsampling
-
-_ROWS = 100_000
+from visavis.models.video_vae_blocks import (
+    SpatialUpsampling,
+    TemporalBlock,
+    TemporalDownsampling,
+    TemporalUpsampling,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Level:
-    """coefficients = basis^T (cell - mean) / scale; cells [K' P] of the level before, basis [K' P, K]."""
+class StartClip:
+    """A clip's pictures [F, 3, H, W] in [-1, 1] and how much each pixel counts [F, 1, H, W]."""
 
+    pictures_F3HW: Tensor
+    weight_F1HW: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Narrowing:
+    """coefficients = basis^T (cell - mean) / scale, of cells of `side` x `side` or, with side 0, of two time steps."""
+
+    side: int
+    # [C P] and [C P, K], in the order of `_cells`
     mean: Tensor
     basis: Tensor
     scale: float
 
+    def apply(self, steps_TCHW: Tensor) -> Tensor:
+        """[T, C, H, W] -> [T', K, H', W']."""
+        rows = (_cells(steps_TCHW, self.side) - self.mean[:, None, None]) / self.scale
+        return torch.einsum("tchw,ck->tkhw", rows, self.basis)
+
 
 @torch.no_grad()
-def start_linear(vae: CausalVideoVAE, pictures_N3HW: Tensor) -> None:
-    """Sets the spatial weights from pictures in [-1, 1]; the more different people, the better."""
-    encoder, decoder = vae.encoder, vae.decoder
-    encoder_widths, decoder_widths = vae.config["encoder_widths"], vae.config["decoder_widths"]
-    levels: list[_Level] = []
-    cells, side = pictures_N3HW, PATCH
-    for widths in zip(encoder_widths, decoder_widths, strict=True):
-        level, cells = _fit(F.pixel_unshuffle(cells, side), min(widths))
-        levels.append(level)
-        side = 2
-    latent, _ = _fit(cells, vae.config["latent_channels"])
+def start_linear(vae: CausalVideoVAE, clips: Callable[[], Iterable[StartClip]]) -> None:
+    """Sets all weights from these clips of 8k + 1 frames; the more different people, the better.
 
-    upsampling = [module for module in reversed(decoder.upsampling) if isinstance(module, SpatialUpsampling)]
-    into = [_embedding(width, level) for width, level in zip(encoder_widths, levels, strict=True)]
-    out_of = [_embedding(width, level) for width, level in zip(decoder_widths, levels, strict=True)]
-    rotation = _embedding(vae.config["latent_channels"], latent)
-    pixels = torch.eye(3)
-    for conv, level, (before, after) in zip(
-        [encoder.conv_in, *encoder.downsampling], levels, pairwise([pixels, *into]), strict=True
+    `clips` is called once for each narrowing, so that nothing but one clip need be in memory.
+    """
+    encoder_widths, decoder_widths = vae.config["encoder_widths"], vae.config["decoder_widths"]
+    narrowest = [min(pair) for pair in zip(encoder_widths, decoder_widths, strict=True)]
+    narrowings = [_fit(clips, [], PATCH, narrowest[0])]
+    for components in narrowest[1:]:
+        narrowings.append(_fit(clips, narrowings, 2, components))
+        narrowings.append(_fit(clips, narrowings, 0, components))
+    narrowings.append(_fit(clips, narrowings, 1, vae.config["latent_channels"]))
+    for module in vae.modules():
+        if isinstance(module, TemporalBlock):
+            nn.init.zeros_(module.conv.weight)
+    latents = _spread(vae.config["latent_channels"], narrowings[-1])
+    _set_encoder(vae, narrowings, latents)
+    _set_decoder(vae, narrowings, latents)
+
+
+def _cells(steps_TCHW: Tensor, side: int) -> Tensor:
+    if side:
+        return F.pixel_unshuffle(steps_TCHW, side)
+    # Pairs of steps; the first stands alone, as two of itself.
+    first, second = torch.cat([steps_TCHW[:1], steps_TCHW[1::2]]), steps_TCHW[::2]
+    return torch.cat([first, second], dim=1)
+
+
+def _fit(
+    clips: Callable[[], Iterable[StartClip]], before: Sequence[_Narrowing], side: int, components: int
+) -> _Narrowing:
+    """Weighted principal components of the cells that the narrowings before leave."""
+    total, sums, products = 0.0, torch.zeros(()), torch.zeros(())
+    for clip in clips():
+        steps, weight = clip.pictures_F3HW, clip.weight_F1HW
+        for narrowing in before:
+            steps, weight = narrowing.apply(steps), _cells(weight, narrowing.side).mean(dim=1, keepdim=True)
+        rows_RC = _cells(steps, side).movedim(1, -1).flatten(0, 2)
+        weight_R1 = _cells(weight, side).mean(dim=1).flatten()[:, None]
+        total += float(weight_R1.sum())
+        sums = sums + (weight_R1 * rows_RC).sum(dim=0).double()
+        products = products + ((weight_R1 * rows_RC).T @ rows_RC).double()
+    mean = sums / total
+    covariance = products / total - torch.outer(mean, mean)
+    variances, vectors = torch.linalg.eigh(covariance)
+    scale = float(variances.flip(0)[:components].mean().clamp_min(1e-12).sqrt())
+    return _Narrowing(side, mean.float(), vectors.flip(1)[:, :components].float(), scale)
+
+
+def _set_encoder(vae: CausalVideoVAE, narrowings: Sequence[_Narrowing], latents: Tensor) -> None:
+    encoder = vae.encoder
+    layers: list[nn.Module] = [encoder.conv_in]
+    for downsampling, halving in zip(encoder.downsampling, encoder.temporal_downsampling, strict=True):
+        layers += [downsampling, halving]
+    before = torch.eye(3)
+    for layer, narrowing in zip(layers, narrowings[:-1], strict=True):
+        conv = layer.conv if isinstance(layer, TemporalDownsampling) else layer
+        assert isinstance(conv, nn.Conv2d | CausalTimeConvolution)
+        assert conv.bias is not None
+        after = _spread(len(conv.weight), narrowing)
+        weight_OPI = _analysis(narrowing, before, after)
+        conv.weight.zero_()
+        if isinstance(conv, CausalTimeConvolution):  # kernel of three steps: the last two are the pair
+            conv.weight[:, :, 1:, 0] = weight_OPI.transpose(1, 2)
+        elif conv.stride == (2, 2):  # kernel of 3 x 3: the last two rows and columns are the cell
+            conv.weight[:, :, 1:, 1:] = weight_OPI.transpose(1, 2).unflatten(2, (2, 2))
+        else:  # the cell is in the channels already
+            conv.weight[:, :, 1, 1] = weight_OPI.transpose(1, 2).flatten(1)
+        conv.bias.copy_(_analysis_bias(narrowing, after))
+        before = after
+    means = slice(0, len(latents))
+    assert encoder.conv_out.bias is not None
+    encoder.conv_out.weight[means, :, 0, 0] = _analysis(narrowings[-1], before, latents)[:, 0]
+    encoder.conv_out.bias[means] = _analysis_bias(narrowings[-1], latents)
+
+
+def _set_decoder(vae: CausalVideoVAE, narrowings: Sequence[_Narrowing], latents: Tensor) -> None:
+    decoder = vae.decoder
+    layers: list[nn.Module] = [decoder.conv_in]
+    for doubling, upsampling in zip(decoder.temporal_upsampling, decoder.upsampling, strict=True):
+        layers += [doubling, upsampling]
+    after = latents
+    for layer, narrowing, wider in zip(
+        [*layers, decoder.conv_straight], reversed(narrowings), [*reversed(narrowings[:-1]), None], strict=True
     ):
-        _set_analysis(conv, level, before, after)
-    _set_analysis_of_latents(encoder.conv_out, latent, into[-1], rotation)
-    for conv, level, (before, after) in zip(
-        [decoder.conv_straight, *(module.conv for module in upsampling)],
-        levels,
-        pairwise([pixels, *out_of]),
-        strict=True,
-    ):
-        _set_synthesis(conv, level, before, after)
-    _set_synthesis(decoder.conv_in, latent, out_of[-1], rotation)
+        conv = layer.conv if isinstance(layer, TemporalUpsampling | SpatialUpsampling) else layer
+        assert isinstance(conv, nn.Conv2d | CausalTimeConvolution)
+        assert conv.bias is not None
+        positions = narrowing.side**2 or 2
+        before = torch.eye(3) if wider is None else _spread(len(conv.weight) // positions, wider)
+        weight_IPO, bias_IP = _synthesis(narrowing, before, after)
+        conv.weight.zero_()
+        if isinstance(conv, CausalTimeConvolution):  # kernel of two steps: the last is the pair's; time comes first
+            conv.weight[:, :, 1, 0] = weight_IPO.transpose(0, 1).flatten(0, 1)
+            conv.bias.copy_(bias_IP.T.flatten())
+        else:
+            conv.weight[:, :, 0, 0] = weight_IPO.flatten(0, 1)
+            conv.bias.copy_(bias_IP.flatten())
+        after = before
     for parameter in decoder.conv_out.parameters():
         parameter.zero_()
 
 
-def _fit(cells_NCHW: Tensor, components: int) -> tuple[_Level, Tensor]:
-    """The principal components of these cells, and their coefficients [N, K, H, W] of mean square 1."""
-    rows = cells_NCHW.permute(0, 2, 3, 1).flatten(0, 2)
-    chosen = rows[torch.randperm(len(rows))[:_ROWS]].double()
-    mean = chosen.mean(dim=0)
-    _, vectors = torch.linalg.eigh((chosen - mean).T @ (chosen - mean))
-    basis = vectors.flip(1)[:, :components]
-    scale = float(((chosen - mean) @ basis).square().mean().sqrt())
-    level = _Level(mean.float(), basis.float(), scale)
-    coefficients = torch.einsum("nchw,ck->nkhw", cells_NCHW - level.mean[:, None, None], level.basis / scale)
-    return level, coefficients
-
-
-def _embedding(width: int, level: _Level) -> Tensor:
-    """Orthonormal columns [C, K] that spread K coefficients over C channels, so that all channels have a like scale."""
+def _spread(width: int, narrowing: _Narrowing) -> Tensor:
+    """Orthonormal columns [C, K] that spread coefficients over channels, so that all channels have a like scale."""
     square, _ = torch.linalg.qr(torch.randn(width, width))
-    embedding: Tensor = square[:, : level.basis.shape[1]]
-    return embedding
+    columns: Tensor = square[:, : narrowing.basis.shape[1]]
+    return columns
 
 
-def _set_analysis(conv: nn.Module, level: _Level, before: Tensor, after: Tensor) -> None:
-    """Cells of channels -> channels. A strided 3 x 3 kernel's last two rows and columns are its cell."""
-    assert isinstance(conv, nn.Conv2d)
-    assert conv.bias is not None
-    basis = level.basis.unflatten(0, (before.shape[1], -1)) / level.scale
-    weight = torch.einsum("ok,cpk,ic->oip", after, basis, before)
-    conv.weight.zero_()
-    if conv.stride == (2, 2):
-        conv.weight[:, :, 1:, 1:] = weight.unflatten(2, (2, 2))
-    else:  # the picture's cells are channels already
-        conv.weight[:, :, 1, 1] = weight.flatten(1)
-    conv.bias.copy_(-after @ (level.mean @ level.basis) / level.scale)
+def _by_position(values: Tensor, narrowing: _Narrowing, channels: int) -> Tensor:
+    """[C P, ...] in the order of `_cells` -> [C, P, ...]."""
+    position_first: Tensor = values.unflatten(0, (-1, channels)).transpose(0, 1)
+    channel_first: Tensor = values.unflatten(0, (channels, -1))
+    return channel_first if narrowing.side else position_first
 
 
-def _set_analysis_of_latents(conv: nn.Conv2d, level: _Level, before: Tensor, after: Tensor) -> None:
-    assert conv.bias is not None
-    channels = after.shape[0]
-    conv.weight[:channels, :, 0, 0] = after @ (before @ level.basis / level.scale).T
-    conv.bias[:channels] = -after @ (level.mean @ level.basis) / level.scale
+def _analysis(narrowing: _Narrowing, before: Tensor, after: Tensor) -> Tensor:
+    """[out, P, in]: channels in which `before` spreads a cell's components -> those in which `after` does."""
+    basis_CPK = _by_position(narrowing.basis, narrowing, before.shape[1])
+    return torch.einsum("ok,cpk,ic->opi", after, basis_CPK, before) / narrowing.scale
 
 
-def _set_synthesis(conv: nn.Module, level: _Level, before: Tensor, after: Tensor) -> None:
-    """Channels -> cells of channels, which a pixel shuffle spreads; the transpose of the analysis."""
-    assert isinstance(conv, nn.Conv2d)
-    assert conv.bias is not None
-    basis = level.basis.unflatten(0, (before.shape[1], -1)) * level.scale
-    conv.weight[:, :, 0, 0] = torch.einsum("ic,cpk,ok->ipo", before, basis, after).flatten(0, 1)
-    conv.bias.copy_((before @ level.mean.unflatten(0, (before.shape[1], -1))).flatten())
+def _analysis_bias(narrowing: _Narrowing, after: Tensor) -> Tensor:
+    bias: Tensor = -after @ (narrowing.mean @ narrowing.basis) / narrowing.scale
+    return bias
+
+
+def _synthesis(narrowing: _Narrowing, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """[in, P, out] and [in, P]: the transpose of the analysis."""
+    basis_CPK = _by_position(narrowing.basis, narrowing, before.shape[1])
+    weight = torch.einsum("ic,cpk,ok->ipo", before, basis_CPK, after) * narrowing.scale
+    return weight, before @ _by_position(narrowing.mean, narrowing, before.shape[1]).flatten(1)

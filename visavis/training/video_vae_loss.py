@@ -18,6 +18,8 @@ class LossWeights:
 
     mouth: float
     eyes: float
+    # of the squared error, which is what PSNR counts
+    square: float
     # of the L1 error of neighbouring pixels' differences, which keeps edges sharp
     gradient: float
     kl: float
@@ -31,12 +33,13 @@ def reconstruction_loss(
     """Scalars: the loss, and its parts unweighted."""
     error = reconstruction.pictures.float() - video_BF3HW
     weight = (1.0 + weights.mouth * mouth_BFHW + weights.eyes * eyes_BFHW).unsqueeze(2)
-    pixels = _weighted(error, weight)
-    edges = _weighted(error.diff(dim=4), weight[..., 1:]) + _weighted(error.diff(dim=3), weight[..., 1:, :])
+    pixels, squares = _weighted(error.abs(), weight), _weighted(error.square(), weight)
+    across, down = error.diff(dim=4).abs(), error.diff(dim=3).abs()
+    edges = _weighted(across, weight[..., 1:]) + _weighted(down, weight[..., 1:, :])
     divergence = reconstruction.kl_divergence()
-    loss = pixels + weights.gradient * edges + weights.kl * divergence
-    return {"loss": loss, "pixels": pixels, "edges": edges, "kl": divergence, "mean_square": error.square().mean()}
+    loss = pixels + weights.square * squares + weights.gradient * edges + weights.kl * divergence
+    return {"loss": loss, "pixels": pixels, "squares": squares, "edges": edges, "kl": divergence}
 
 
 def _weighted(error: Tensor, weight: Tensor) -> Tensor:
-    return (error.abs() * weight).mean() / weight.mean()
+    return (error * weight).mean() / weight.mean()

@@ -1,14 +1,15 @@
 """Learning the video VAE: space first on single pictures, then time on short clips (REST, section 3.2, appendix E).
 
 Options of a phase: `frames` (1, or 8k + 1), `batch` clips, `crop` pixels (a multiple of 32), `trained` ("space",
-"time" or "all"), and `start` ("linear" sets the spatial weights from the data first; left out: go on).
+"time" or "all"), `near_mouth` (the share of crops around the mouth), and `start_mouth` (the phase begins as the best
+linear autoencoder in which a pixel of the mouth counts so much more; left out: it goes on from the weights there are).
 
 Legend: B batch, F frames, H W crop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,16 +21,16 @@ from torch import Tensor, nn
 from visavis.models.video_vae import CausalVideoVAE
 from visavis.training.errors import TrainingError
 from visavis.training.frame_cache import CachedClip, Pixels, Singles
-from visavis.training.linear_start import start_linear
+from visavis.training.linear_start import StartClip, start_linear
 from visavis.training.plan import Phase, Plan
 from visavis.training.sample_sheet import draw_sample_sheet
 from visavis.training.video_vae_loss import LossWeights, reconstruction_loss
 from visavis.training.video_vae_measures import PictureErrors
 
-_LINEAR_START_PICTURES: Final = 400
+_START_CLIPS: Final = 96
+_START_FRAMES: Final = 17
 _EVALUATED_CLIPS: Final = 24
 _EVALUATED_FRAMES: Final = 17
-_PICTURES_AT_ONCE: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,9 @@ class VideoVAETask:
             _check(phase, train[0].frames_FHW3.shape)
 
     def enter_phase(self, phase: Phase) -> None:
-        """Sets the spatial weights from the data where the phase says so."""
-        if "start" in phase.options:
-            start_linear(self.model, self._pictures(_LINEAR_START_PICTURES))
+        """Sets the weights from the data where the phase says so."""
+        if "start_mouth" in phase.options:
+            start_linear(self.model, lambda: self._start_clips(phase.options["start_mouth"]))
 
     def begin_phase(self, phase: Phase) -> Sequence[nn.Parameter]:
         """Spatial, temporal or all parameters."""
@@ -106,18 +107,22 @@ class VideoVAETask:
         frames, crop = phase.options["frames"], phase.options["crop"]
         first = int(chance.integers(len(clip.frames_FHW3) - frames + 1))
         moment = slice(first, first + frames)
-        rows, columns = _window(clip, first, crop, chance)
+        rows, columns = _window(clip, first, crop, phase.options["near_mouth"], chance)
         mirrored = -1 if chance.random() < 0.5 else 1
         pictures = clip.frames_FHW3[moment, rows, columns][:, :, ::mirrored]
         mouth, eyes = (clip.mask(region, moment)[:, rows, columns][:, :, ::mirrored] for region in ("mouth", "eyes"))
         return pictures, mouth, eyes
 
-    def _pictures(self, count: int) -> Tensor:
-        """Moments of as many people as there are, spread over their clips: [N, 3, H, W] in [-1, 1]."""
-        order = np.linspace(0, len(self._train) - 1, count).astype(int)
-        clips = [self._train[clip].frames_FHW3 for clip in order]
-        frames = [pictures[(17 * number) % len(pictures)] for number, pictures in enumerate(clips)]
-        return as_video(torch.from_numpy(np.stack(frames)), self.model.device)
+    def _start_clips(self, mouth: float) -> Iterator[StartClip]:
+        """Moments of clips spread over the data set, their mouths weighted."""
+        count = min(_START_CLIPS, len(self._train))
+        for number, index in enumerate(np.linspace(0, len(self._train) - 1, count).astype(int)):
+            clip = self._train[int(index)]
+            first = (number * 17) % (len(clip.frames_FHW3) - _START_FRAMES + 1)
+            moment = slice(first, first + _START_FRAMES)
+            weight = torch.from_numpy(1.0 + mouth * clip.mask("mouth", moment))
+            pictures = as_video(torch.from_numpy(np.array(clip.frames_FHW3[moment])), torch.device("cpu"))
+            yield StartClip(pictures, weight.unsqueeze(1))
 
 
 def as_video(frames: Tensor, device: torch.device) -> Tensor:
@@ -125,24 +130,28 @@ def as_video(frames: Tensor, device: torch.device) -> Tensor:
     return frames.to(device, non_blocking=True).movedim(-1, -3).float() / 127.5 - 1.0
 
 
-def _window(clip: CachedClip, frame: int, crop: int, chance: np.random.Generator) -> tuple[slice, slice]:
-    """A square; every second one holds the mouth."""
+def _window(
+    clip: CachedClip, frame: int, crop: int, near_mouth: float, chance: np.random.Generator
+) -> tuple[slice, slice]:
+    """A square anywhere; the share `near_mouth` of them holds the mouth."""
     size = clip.frames_FHW3.shape[1]
     left, top = chance.integers(size - crop + 1, size=2)
-    if chance.random() < 0.5:
+    if chance.random() < near_mouth:
         centre = clip.ellipses_FE4[frame, 0, :2] * size
         left, top = np.clip(centre - crop * chance.uniform(0.3, 0.7, size=2), 0, size - crop).astype(int)
     return slice(top, top + crop), slice(left, left + crop)
 
 
 def _check(phase: Phase, shape: tuple[int, ...]) -> None:
-    options, unknown = phase.options, set(phase.options) - {"frames", "batch", "crop", "trained", "start"}
-    if unknown or not {"frames", "batch", "crop", "trained"} <= set(options):
-        raise TrainingError(f"phase {phase.name}: its options are frames, batch, crop, trained and, if need be, start")
+    options, wanted = phase.options, {"frames", "batch", "crop", "trained", "near_mouth"}
+    if set(options) - {"start_mouth"} != wanted:
+        raise TrainingError(f"phase {phase.name}: its options are {', '.join(sorted(wanted))} and perhaps start_mouth")
     clip_frames, size = shape[:2]
+    if options["trained"] not in ("space", "time", "all"):
+        raise TrainingError(f"phase {phase.name}: trained is space, time or all")
     if options["batch"] < 1 or options["frames"] % 8 != 1 or not 1 <= options["frames"] <= clip_frames:
         raise TrainingError(f"phase {phase.name}: batch is at least 1, frames 8k + 1 and at most {clip_frames}")
-    if options["trained"] not in ("space", "time", "all") or options.get("start", "linear") != "linear":
-        raise TrainingError(f"phase {phase.name}: trained is space, time or all, and start is linear or left out")
     if options["crop"] % 32 or not 32 <= options["crop"] <= size:
         raise TrainingError(f"phase {phase.name}: crop is a multiple of 32 and at most {size}")
+    if not 0 <= options["near_mouth"] <= 1 or options.get("start_mouth", 0) < 0:
+        raise TrainingError(f"phase {phase.name}: near_mouth is a share from 0 to 1, start_mouth at least 0")
