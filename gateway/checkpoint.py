@@ -39,6 +39,8 @@ class Checkpoint:
     """By stage, how many chunks it wants replayed."""
     chunks: tuple[KeptChunk, ...]
     """The last ones, oldest first; all complete."""
+    left: bool = False
+    """Whether the gateway that wrote it has let go of the session: it is the last one."""
 
 
 def checkpoint_state(checkpoint: Checkpoint) -> bytes:
@@ -56,6 +58,7 @@ def checkpoint_state(checkpoint: Checkpoint) -> bytes:
         "gateway_id": checkpoint.gateway_id,
         "generator_id": checkpoint.generator_id,
         "replay_chunks": dict(checkpoint.replay_chunks),
+        "left": checkpoint.left,
         "chunks": {chunk.chunk_index: _pair(chunk.position) for chunk in checkpoint.chunks},
     }
     return json.dumps(state).encode()
@@ -81,6 +84,11 @@ def chunk_indices(state: bytes) -> list[int]:
     return sorted(int(index) for index in read["chunks"])
 
 
+def was_left(state: bytes) -> bool:
+    """Whether a state is the last one of the gateway that wrote it."""
+    return bool(json.loads(state).get("left"))
+
+
 def read_checkpoint(state: bytes, config: bytes, values: Mapping[str, bytes | None]) -> Checkpoint:
     """Puts a checkpoint together; chunks that are missing are left out, with those before a gap."""
     read = json.loads(state)
@@ -104,6 +112,7 @@ def read_checkpoint(state: bytes, config: bytes, values: Mapping[str, bytes | No
         generator_id=read["generator_id"],
         replay_chunks=read["replay_chunks"],
         chunks=tuple(chunks),
+        left=read["left"],
     )
 
 

@@ -15,6 +15,7 @@ from gateway.checkpoint import (
     chunk_names,
     chunk_values,
     read_checkpoint,
+    was_left,
 )
 from gateway.kept_chunk import KeptChunk
 from visavis.runtime.leases import LeaseStore, session_key
@@ -71,6 +72,11 @@ class CheckpointStore:
         except (ValueError, KeyError) as error:
             logger.warning("a checkpoint cannot be read", extra={"session_id": session_id, "cause": str(error)})
             return None
+
+    async def left(self, session_id: str) -> bool:
+        """Whether no gateway will write another checkpoint of the session, as far as it is known."""
+        (state,) = await self._values(session_id, (STATE,))
+        return state is None or was_left(state)
 
     async def expire(self, session_id: str, token: int, chunks: Collection[int], *, expire_seconds: float) -> None:
         """What there is lasts for `expire_seconds` more; 0 removes it at once. Errors: `LeaseLost`."""

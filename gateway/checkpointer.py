@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.checkpoint import Checkpoint
 from gateway.checkpoint_store import CheckpointStore
@@ -82,7 +83,7 @@ class Checkpointer:
     async def finish(self) -> None:
         """The client is lost, or this gateway goes away: the last checkpoint, kept while the session can be resumed."""
         try:
-            await self._save(with_chunks=True, expire_seconds=self._settings.resume_window_seconds)
+            await self._save(with_chunks=True, left=True, expire_seconds=self._settings.resume_window_seconds)
         except StateStoreUnavailable:
             self._metrics.checkpoint_failed()
         except LeaseLost:
@@ -100,8 +101,8 @@ class Checkpointer:
         """Two refreshes may fail before a lost gateway's sessions can be resumed for less than the window."""
         return self._settings.resume_window_seconds + 3 * self._settings.checkpoint_seconds
 
-    async def _save(self, *, with_chunks: bool, expire_seconds: float) -> None:
-        checkpoint = self._snapshot()
+    async def _save(self, *, with_chunks: bool, expire_seconds: float, left: bool = False) -> None:
+        checkpoint = replace(self._snapshot(), left=left)
         current = {chunk.chunk_index: chunk for chunk in checkpoint.chunks}
         new = [chunk for index, chunk in current.items() if self._saved.get(index) is not chunk] if with_chunks else []
         removed = [index for index in self._saved if index not in current]

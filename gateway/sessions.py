@@ -60,6 +60,8 @@ from visavis.v1.talking_head_pb2 import (
 )
 
 _RETRY_SECONDS: Final = 0.2
+# From the end of a client's stream to the last checkpoint it takes milliseconds; a dead gateway writes none.
+_LEAVING_SECONDS: Final = 0.4
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +130,7 @@ class Sessions:
         if not await self.rights.knows(token):
             raise nothing_to_resume()
         await self._evict_running(token.session_id)
+        await self._wait_for_last_checkpoint(token.session_id)
         checkpoint = await self.checkpoints.load(token.session_id)
         if checkpoint is None:
             raise nothing_to_resume()
@@ -155,6 +158,13 @@ class Sessions:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.stages.recovery_open_seconds):
                     await older.ended.wait()
+
+    async def _wait_for_last_checkpoint(self, session_id: str) -> None:
+        """A client is often back before its old gateway has written down where it left; that gateway may be dead."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVING_SECONDS):
+                while not await self.checkpoints.left(session_id):  # noqa: ASYNC110  # another process writes it
+                    await asyncio.sleep(_LEAVING_SECONDS / 20)
 
     async def _serve(
         self, opening: SessionOpening, client: SessionClient, watch: SessionWatch, eviction: Eviction
