@@ -24,16 +24,21 @@ def run(options: argparse.Namespace) -> int:
 
     wait_asleep()
     try:
-        from visavis.training.data.shards import ShardError
-        from visavis.training.errors import TrainingError
+        _act(options)
     except ModuleNotFoundError as error:
         raise CommandError(f"{error.name} is not installed: pip install 'visavis[training]'") from error
+    return 0
+
+
+def _act(options: argparse.Namespace) -> None:
+    from visavis.training.data.shards import ShardError
+    from visavis.training.errors import TrainingError
+
     act: Callable[[argparse.Namespace], None] = options.act
     try:
         act(options)
     except (ShardError, TrainingError) as error:
         raise CommandError(str(error)) from error
-    return 0
 
 
 def _vae(options: argparse.Namespace) -> None:
