@@ -185,7 +185,7 @@ def _mouth_error(mouth: float) -> float:
     vae = _random_vae()
     start_linear(vae, lambda: _start_clips(mouth))
     square = torch.stack([(vae.decode(vae.encode(_video(i)[None])) - _video(i)).square() for i in range(12)])
-    masks = torch.stack([clip.weight_F1HW - 1 for clip in _start_clips(1.0)])[:, None]
+    masks = torch.stack([clip.weight_T1HW - 1 for clip in _start_clips(1.0)])[:, None]
     return float((square * masks).sum() / masks.sum())
 
 
