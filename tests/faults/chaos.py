@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -100,7 +100,7 @@ async def run_chaos(folder: Path, *, seed: int, faults: int, mean_seconds: float
         ]
         begin = time.monotonic()
         try:
-            await _inflict(cluster, plan_faults(seed, faults, mean_seconds), report)
+            await _inflict(cluster, plan_faults(seed, mean_seconds), faults, report)
         finally:
             stop.set()
             await asyncio.gather(*clients)
@@ -154,11 +154,12 @@ async def _talk_on(
             await gateways.close()
 
 
-async def _inflict(cluster: Cluster, plan: Sequence[PlannedFault], report: Report) -> None:
-    """The faults one after the other; those that last run on beside the next ones."""
+async def _inflict(cluster: Cluster, plan: Iterator[PlannedFault], count: int, report: Report) -> None:
+    """`count` faults one after the other; those that last run on beside the next ones."""
     lasting: set[asyncio.Task[None]] = set()
     try:
-        for number, fault in enumerate(plan, 1):
+        while (number := sum(report.faults.values()) + 1) <= count:
+            fault = next(plan)
             await asyncio.sleep(fault.after_seconds)
             if not await _possible(cluster, fault):
                 report.skipped += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -60,10 +61,11 @@ WORKER_FAULTS: Final = (Fault.KILL_WORKER, Fault.FREEZE_WORKER)
 _NOT_FOR_REDIS: Final = (Fault.TERMINATE, *WORKER_FAULTS)
 
 
-def plan_faults(seed: int, count: int, mean_seconds: float) -> list[PlannedFault]:
-    """`count` faults, `mean_seconds` apart on average; the same ones for the same seed."""
+def plan_faults(seed: int, mean_seconds: float) -> Iterator[PlannedFault]:
+    """Faults without end, `mean_seconds` apart on average; the same ones for the same seed."""
     chance = random.Random(seed)
-    return [_plan_one(chance, mean_seconds) for _ in range(count)]
+    while True:
+        yield _plan_one(chance, mean_seconds)
 
 
 def _plan_one(chance: random.Random, mean_seconds: float) -> PlannedFault:

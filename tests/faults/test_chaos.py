@@ -1,5 +1,6 @@
 """A short run of the fault bench; `make chaos` is the long one."""
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,11 @@ async def test_faults_at_random_lose_nothing(tmp_path: Path) -> None:
     report = await run_chaos(tmp_path, seed=5, faults=10, mean_seconds=2.5, sessions=2)
     print(report.as_dict())
     assert report.failures == []
-    assert sum(report.faults.values()) >= 5
+    assert sum(report.faults.values()) == 10
     assert sum(outcome.chunks for outcome in report.outcomes) > 10
 
 
 def test_the_same_seed_gives_the_same_faults() -> None:
-    plan = plan_faults(3, 300, 2.0)
-    assert plan == plan_faults(3, 300, 2.0)
-    assert plan[:200] == plan_faults(3, 200, 2.0)
+    plan = list(islice(plan_faults(3, 2.0), 300))
+    assert plan == list(islice(plan_faults(3, 2.0), 300))
     assert {fault.fault for fault in plan} == set(Fault)
