@@ -1,6 +1,7 @@
 """What is counted in Redis, and what is reckoned from it."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from visavis.bench.placement_cost import PlacementCost
 from visavis.bench.redis_monitor import RedisMonitor, SentCommand, parse_monitor_line
 from visavis.bench.redis_replay import ReplayFigures, replay, replayable
 from visavis.bench.redis_traffic import RedisTraffic, Stretch, split_traffic
+from visavis.bench.redis_use import RedisUse
 from visavis.bench.surroundings import surroundings
 from visavis.runtime.embedded_redis import EmbeddedRedis
 
@@ -28,11 +30,14 @@ MEASURED = Measured(
     session_commands_per_second=0.5,
     session_commands_once=10.0,
     redis_cpu_seconds=10e-6,
+    redis=RedisUse(cpu_seconds=0.0002, received_bytes=100_000.0, memory_bytes=1e6),
     gateway_cpu_seconds=0.01,
     placement=PLACEMENT,
     out_bytes=960_000.0,
 )
-ASSUMED = Assumptions(gpus=1000, sessions_per_gpu=10, session_seconds=100, nic_bits_per_second=8e9)
+ASSUMED = Assumptions(
+    gpus=1000, sessions_per_gpu=10, session_seconds=100, nic_bits_per_second=8e9, redis_memory_bytes=1e9
+)
 
 
 def units(plan: CapacityPlan) -> dict[str, float]:
@@ -43,7 +48,10 @@ def test_a_plan_adds_up_what_was_measured() -> None:
     plan = plan_capacity(MEASURED, ASSUMED)
     assert (plan.sessions, plan.starts_per_second, plan.instances) == (10_000, 100, 3000)
     found = units(plan)
-    assert found["Redis: commands"] == pytest.approx((5000 + 1000 + 3000) * 10e-6)
+    assert found["Redis: commands, values as of tiny"] == pytest.approx((5000 + 1000 + 3000) * 10e-6)
+    assert found["Redis: checkpoints and records"] == pytest.approx(2)
+    assert found["Redis: network"] == pytest.approx(1)
+    assert found["Redis: memory"] == pytest.approx(10)
     assert found["gateways: relaying"] == pytest.approx(100)
     assert found["gateways: network"] == pytest.approx(10_000 * 8e6 / 8e9)
     assert found["gateways: looking up instances"] == pytest.approx(100 * 3 * 0.1004)
@@ -55,8 +63,8 @@ def test_the_first_to_break_comes_first_and_breaks_where_it_says() -> None:
     breaks = [each.breaks_at_gpus for each in plan.resources]
     assert breaks == sorted(breaks)
     for each in plan.resources:
-        at = Assumptions(each.breaks_at_gpus, 10, 100, 8e9)
-        before = Assumptions(each.breaks_at_gpus - 1, 10, 100, 8e9)
+        at = replace(ASSUMED, gpus=each.breaks_at_gpus)
+        before = replace(ASSUMED, gpus=each.breaks_at_gpus - 1)
         assert units(plan_capacity(MEASURED, at))[each.name] >= 1
         assert units(plan_capacity(MEASURED, before))[each.name] < 1
 
@@ -120,7 +128,7 @@ def test_the_page_shows_measured_and_reckoned(tmp_path: Path) -> None:
         traffic=traffic,
         replay=ReplayFigures(1000, 0, 1.0, 1000.0, 0.01, 10e-6),
         placement=PLACEMENT,
-        gateways=(GatewayCost(20, "base", "jpeg", 0.01, 2.0**20, load_figures(good_run())),),
+        gateways=(GatewayCost(20, "base", "jpeg", 0.01, 2.0**20, MEASURED.redis, load_figures(good_run())),),
         measured=MEASURED,
         assumed=ASSUMED,
         plan=plan_capacity(MEASURED, ASSUMED),

@@ -83,3 +83,4 @@ def test_a_gateway_alone_relays_to_many(tmp_path: Path) -> None:
     assert cost.load.chunks - cost.load.missing_chunks >= 9
     assert cost.load.missing_frames == 0
     assert 0 < cost.cpu_seconds_per_session_second < 1
+    assert cost.redis.received_bytes > 0

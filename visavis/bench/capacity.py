@@ -62,11 +62,18 @@ def measure(options: argparse.Namespace, console: Console) -> CapacityFindings:
         session_commands_per_second=sum_of(traffic.session_per_second),
         session_commands_once=sum_of(traffic.session_once),
         redis_cpu_seconds=replayed.cpu_seconds_per_operation,
+        redis=chosen.redis,
         gateway_cpu_seconds=chosen.cpu_seconds_per_session_second,
         placement=tuple(placement),
         out_bytes=sent_bytes(SIZES[options.model], options.codec),
     )
-    assumed = Assumptions(options.gpus, options.sessions_per_gpu, options.session_seconds, options.gigabits * 1e9)
+    assumed = Assumptions(
+        gpus=options.gpus,
+        sessions_per_gpu=options.sessions_per_gpu,
+        session_seconds=options.session_seconds,
+        nic_bits_per_second=options.gigabits * 1e9,
+        redis_memory_bytes=options.redis_gibibytes * 2**30,
+    )
     return CapacityFindings(
         schema=SCHEMA,
         surroundings=surroundings(),
@@ -100,6 +107,7 @@ def _check(options: argparse.Namespace) -> None:
         ("--sessions-per-gpu", options.sessions_per_gpu, 0.1),
         ("--session-seconds", options.session_seconds, 1),
         ("--gigabits", options.gigabits, 0.1),
+        ("--redis-gibibytes", options.redis_gibibytes, 0.1),
         ("--sessions", options.sessions, 1),
         ("--gateway-sessions", options.gateway_sessions, 1),
         ("--seconds", options.seconds, 5),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from visavis.bench.placement_cost import PlacementCost
+from visavis.bench.redis_use import RedisUse
 from visavis.contract import CHUNK_SECONDS, FRAME_RATE
 
 STAGES: Final = 3
@@ -17,21 +18,23 @@ MOST_GPUS: Final = 10_000_000
 class Assumptions:
     """What is not measured.
 
-    sessions_per_gpu: running at once. session_seconds: length of a session. nic_bits_per_second: of a gateway's node,
-    each way.
+    sessions_per_gpu: running at once. session_seconds: length of a session. nic_bits_per_second: of the node
+    of a gateway or of Redis, each way. redis_memory_bytes: of one Redis.
     """
 
     gpus: int
     sessions_per_gpu: float
     session_seconds: float
     nic_bits_per_second: float
+    redis_memory_bytes: float
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What is. Commands as in `redis_traffic`, per second or once, summed up.
 
-    instance_commands_per_second: of one running service. redis_cpu_seconds: of one command of the real mix.
+    instance_commands_per_second: of one running service. redis_cpu_seconds: of one command of that mix, with the small
+    values of `tiny`. redis: what a gateway causes there at the true sizes, see `gateway_cost`.
     gateway_cpu_seconds: of a gateway, per second of one session. out_bytes: what a gateway sends in a chunk of one
     session, to its client and to the stages.
     """
@@ -40,6 +43,7 @@ class Measured:
     session_commands_per_second: float
     session_commands_once: float
     redis_cpu_seconds: float
+    redis: RedisUse
     gateway_cpu_seconds: float
     placement: Sequence[PlacementCost]
     out_bytes: float
@@ -132,12 +136,33 @@ def _resources(measured: Measured, assumed: Assumptions, scale: _Scale) -> Itera
         return Resource(name, unit, units(scale), breaks_at, arithmetic, splits)
 
     yield resource(
-        "Redis: commands",
+        "Redis: commands, values as of tiny",
         "core of one Redis",
         lambda at: redis_commands(at) * m.redis_cpu_seconds,
         f"({scale.sessions:.0f} sessions x {m.session_commands_per_second:.2f}/s + {scale.starts:.1f} starts/s x "
         f"{m.session_commands_once:.1f} + {scale.instances:.0f} instances x {m.instance_commands_per_second:.2f}/s) "
         f"= {redis_commands(scale):.0f} commands/s, x {m.redis_cpu_seconds * 1e6:.1f} µs",
+        splits=False,
+    )
+    yield resource(
+        "Redis: checkpoints and records",
+        "core of one Redis",
+        lambda at: at.sessions * m.redis.cpu_seconds,
+        f"{scale.sessions:.0f} sessions x {m.redis.cpu_seconds * 1e6:.0f} µs CPU a second, values of the true size",
+        splits=False,
+    )
+    yield resource(
+        "Redis: network",
+        f"{assumed.nic_bits_per_second / 1e9:.0f} Gbit/s",
+        lambda at: at.sessions * m.redis.received_bytes * 8 / assumed.nic_bits_per_second,
+        f"{scale.sessions:.0f} sessions x {m.redis.received_bytes / 1e3:.1f} kB a second, received",
+        splits=False,
+    )
+    yield resource(
+        "Redis: memory",
+        f"{assumed.redis_memory_bytes / 2**30:.0f} GiB",
+        lambda at: at.sessions * m.redis.memory_bytes / assumed.redis_memory_bytes,
+        f"{scale.sessions:.0f} sessions x {m.redis.memory_bytes / 1e3:.0f} kB",
         splits=False,
     )
     yield resource(

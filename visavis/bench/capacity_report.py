@@ -68,8 +68,8 @@ def _markdown(found: CapacityFindings) -> Iterator[str]:
     yield from heading_lines(found.surroundings)
     yield f"- services, clients and Redis share the machine; others took {percent(found.machine.others_share)} of it"
     yield f"- assumed: {assumed.sessions_per_gpu:g} sessions a GPU, {assumed.session_seconds:g} s a session, one"
-    yield f"  instance of each stage a GPU, {assumed.nic_bits_per_second / 1e9:g} Gbit/s at a gateway's node; all"
-    yield "  else is measured"
+    yield f"  instance of each stage a GPU, {assumed.nic_bits_per_second / 1e9:g} Gbit/s at a node,"
+    yield f"  {assumed.redis_memory_bytes / 2**30:g} GiB for Redis; all else is measured"
     for title, head, rows in _tables(found):
         yield from ("", f"## {title}", "")
         yield from header(*head)
@@ -125,7 +125,17 @@ def _tables(found: CapacityFindings) -> Iterator[tuple[str, Sequence[str], list[
     )
     yield (
         "Measured: one gateway process in front of instant stages",
-        ("pictures", "sessions", "CPU a session and s", "memory a session", "chunk p95", "in time", "client"),
+        (
+            "pictures",
+            "sessions",
+            "CPU a session and s",
+            "memory a session",
+            "Redis CPU",
+            "Redis received",
+            "Redis memory",
+            "chunk p95",
+            "client",
+        ),
         [_gateway_cells(each) for each in found.gateways],
     )
     yield (
@@ -150,8 +160,10 @@ def _gateway_cells(each: GatewayCost) -> tuple[str, ...]:
         str(each.sessions),
         f"{each.cpu_seconds_per_session_second * 1e3:.2f} ms",
         f"{each.memory_bytes_per_session / 2**20:.1f} MiB",
+        f"{each.redis.cpu_seconds * 1e6:.0f} µs/s",
+        f"{each.redis.received_bytes / 1e3:.1f} kB/s",
+        f"{each.redis.memory_bytes / 1e3:.0f} kB",
         milliseconds(each.load.chunk_seconds.p95),
-        percent(each.load.in_time_share),
         "too slow" if each.load.client_was_bottleneck else "fine",
     )
 

@@ -14,6 +14,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from visavis.bench.redis_monitor import SentCommand
+from visavis.bench.redis_use import RedisUse
 from visavis.runtime.embedded_redis import EmbeddedRedis
 
 CONNECTIONS: Final = 32
@@ -57,7 +58,7 @@ def replay(commands: Sequence[tuple[bytes, ...]], seconds: float, processes: int
     """Sends them in order, over and over, from so many processes to a fresh Valkey of its own."""
     with EmbeddedRedis() as server:
         client = redis.Redis.from_url(server.url)
-        before, begin = _server_cpu_seconds(client), time.monotonic()
+        before, begin = RedisUse.of(client), time.monotonic()
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             running = [
                 pool.submit(replay_share, server.url, commands, time.monotonic() + seconds, share)
@@ -65,7 +66,7 @@ def replay(commands: Sequence[tuple[bytes, ...]], seconds: float, processes: int
             ]
             counts = [each.result() for each in running]
         wall = time.monotonic() - begin
-        cpu_seconds = _server_cpu_seconds(client) - before
+        cpu_seconds = RedisUse.of(client).since(before).cpu_seconds
         client.close()
     operations = sum(count for count, _, _ in counts)
     # Processes that still start send nothing; the server's own time for that stretch is next to nothing too.
@@ -114,8 +115,3 @@ def _failed(connection: Any) -> bool:
 def _for_share(command: tuple[bytes, ...], share: int) -> tuple[bytes, ...]:
     """Each process has keys of its own, so that they do not take each other's leases."""
     return tuple(word.replace(b"visavis:", b"visavis%d:" % share) for word in command)
-
-
-def _server_cpu_seconds(client: redis.Redis) -> float:
-    found: Any = client.info("cpu")
-    return float(found["used_cpu_user"]) + float(found["used_cpu_sys"])

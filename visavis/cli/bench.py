@@ -53,6 +53,7 @@ def _add_capacity(benches: "argparse._SubParsersAction[argparse.ArgumentParser]"
     capacity.add_argument("--sessions-per-gpu", type=float, default=16, metavar="N", help="assumed (%(default)s)")
     capacity.add_argument("--session-seconds", type=float, default=300, metavar="S", help="assumed (%(default)s)")
     capacity.add_argument("--gigabits", type=float, default=25, metavar="N", help="of a node's network (%(default)s)")
+    capacity.add_argument("--redis-gibibytes", type=float, default=64, metavar="N", help="of memory (%(default)s)")
     capacity.add_argument("--model", choices=("mini", "base"), default="base", help="size of messages (%(default)s)")
     capacity.add_argument("--codec", choices=("jpeg", "raw", "h264"), default="jpeg", help="planned for (%(default)s)")
     capacity.add_argument("--sessions", type=int, default=8, metavar="N", help="of the real run (%(default)s)")
