@@ -51,8 +51,9 @@ pin-images: $(VENV)/dev.stamp ## Write the digests of the base images into deplo
 bench: $(VENV)/up.stamp ## Measure the whole pipeline live at mini; writes a dated result (ARGS="--sessions 2")
 	$(BIN)/visavis bench pipeline --preset mini --in-process $(ARGS)
 
-soak: $(VENV)/dev.stamp ## Stream for 10 minutes and watch memory
-	$(BIN)/python -m pytest -m soak --soak-minutes 10 -rP $(ARGS)
+MINUTES ?= 30
+soak: $(VENV)/dev.stamp ## Sessions come, go and are interrupted for 30 minutes (MINUTES=30); nothing may grow
+	$(BIN)/python -m pytest -m soak --soak-minutes $(MINUTES) -rP $(ARGS)
 
 FAULTS ?= 200
 SEED ?= 1

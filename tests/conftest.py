@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def soak_minutes(pytestconfig: pytest.Config) -> float:
-    """How many minutes a soak streams: 1 in `make test`, 10 in `make soak`."""
+    """How many minutes a soak streams: 1 in `make test`, 30 in `make soak`."""
     minutes: float = pytestconfig.getoption("--soak-minutes")
     return minutes
 

@@ -61,6 +61,15 @@ def process_panels(board: dashboards.Dashboard, stage: str) -> dashboards.Dashbo
         )
         .with_panel(
             lines(
+                "Tasks and open files",
+                "Of the process that speaks gRPC. With the same load they stay the same; what climbs leaks.",
+                "short",
+                Query(f"visavis_event_loop_tasks{{{here}}}", "{{instance}} tasks"),
+                Query(f"process_open_fds {of_stage}", "{{instance}} files"),
+            )
+        )
+        .with_panel(
+            lines(
                 "Builds",
                 "Instances of each version.",
                 "short",

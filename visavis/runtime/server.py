@@ -144,6 +144,7 @@ class Service:
     async def _serving_grpc(self, runtime: ServiceRuntime) -> AsyncIterator[grpc.aio.Server]:
         """Server and metrics on their ports; the health is NOT_SERVING at first."""
         server = create_server()
+        self._metrics.observe_event_loop(asyncio.get_running_loop())
         async with self._definition.bind(runtime, server):
             health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
             names = (self._definition.grpc_name, HEALTH_NAME, reflection.SERVICE_NAME)

@@ -5,6 +5,7 @@ What every service exports is called `visavis_*` and carries its stage as a labe
 a session, an avatar or an address.
 """
 
+import asyncio
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -98,6 +99,12 @@ class Metrics:
     def blocked(self, side: BlockedSide, seconds: float) -> None:
         """A session's stream waited: `read` before its next item was taken, `write` until an answer was taken."""
         self._blocked_seconds.labels(self.stage, side).inc(seconds)
+
+    def observe_event_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Exports how many tasks the event loop has, read at each scrape."""
+        self._gauge("visavis_event_loop_tasks", "Tasks of the event loop.").set_function(
+            lambda: len(asyncio.all_tasks(loop))
+        )
 
     def observe_worker(self, worker: WorkerView) -> None:
         """Exports the worker's load and memory, read at each scrape."""
