@@ -27,6 +27,7 @@ EVERY_ERROR = [
     errors.ModelMismatch("other weights"),
     errors.LeaseHeld("held by g2"),
     errors.LeaseLost("went to a later claim"),
+    errors.SessionMoved("goes on elsewhere"),
     errors.DeadlineMissed("config must come within 10 s"),
     errors.SessionAborted("half-closed without end_of_audio"),
     errors.LimitExceeded("3 MiB at most"),
