@@ -34,11 +34,15 @@ class SessionHistory:
             del self._chunks[index]
 
     def oldest_border(self, replay_chunks: int, last_written: int) -> int:
-        """The oldest border behind `replay_chunks` kept chunks or all there ever were; at most the last one written."""
+        """The oldest border to go back to: at most the last one written.
+
+        Before it lie all chunks there ever were, or `replay_chunks`, or half of what is kept: a stage that wants more
+        has the last borders itself, or is rebuilt approximately.
+        """
         first = min(self._chunks, default=last_written + 1)
         if first == 1:
             return 0
-        return min(last_written, first - 1 + replay_chunks)
+        return min(last_written, first - 1 + min(replay_chunks, self._keep_chunks // 2))
 
     def written(self, last_written: int) -> list[KeptChunk]:
         """What is kept of the chunks that the client got, oldest first."""

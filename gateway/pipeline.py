@@ -118,7 +118,7 @@ class Pipeline:
         self._restart_pictures = True
 
     def oldest_border(self, last_written: int) -> int:
-        """The oldest border to which every stage can go back exactly as it was, as far as replaying is exact."""
+        """The oldest border to which an interruption may go back; see `SessionHistory`."""
         needed = max(self.replay_chunks.values())
         return self._history.oldest_border(needed, last_written)
 

@@ -86,7 +86,7 @@ def read_gateway_settings(environment: Environment) -> GatewaySettings:
             lifetime_seconds=environment.seconds("SESSION_LIFETIME_SECONDS", 86_400.0, minimum=0.05),
             slow_reader_drops=environment.choice("SLOW_READER_POLICY", "wait", ("wait", "drop")) == "drop",
             slow_reader_seconds=environment.seconds("SLOW_READER_SECONDS", 1.92),
-            history_chunks=environment.integer("HISTORY_CHUNKS", 8, minimum=1, maximum=64),
+            history_chunks=environment.integer("HISTORY_CHUNKS", 12, minimum=1, maximum=64),
             checkpoint_chunks=environment.integer("CHECKPOINT_CHUNKS", 4, maximum=64),
             checkpoint_seconds=environment.seconds("CHECKPOINT_SECONDS", 10.0, minimum=0.05),
             resume_window_seconds=environment.seconds("RESUME_WINDOW_SECONDS", 30.0, minimum=0.1),

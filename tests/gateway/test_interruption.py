@@ -146,3 +146,17 @@ async def test_how_soon(redis_url: str, capsys: pytest.CaptureFixture[str]) -> N
         )
     assert statistics.median(acknowledged) < 0.1
     assert statistics.median(visible) < 0.96 + 3 * computed + 0.5
+
+
+async def test_how_far_back_a_long_session_can_go(redis_url: str) -> None:
+    async with running_gateway(redis_url) as gateway, recorded_talk(gateway) as talk:
+        await talk.speak(SPEECH * 3)
+        await talk.until_chunk(20)
+        await talk.interrupt(0)
+        border = (await talk.until("interrupted")).interrupted.last_chunk_index
+        written = max(segment.chunk_index for segment in talk.segments if segment.last_in_chunk)
+        assert written - 12 < border <= written - 6
+        await talk.speak(ANSWER)
+        await talk.end_audio()
+        await talk.finish()
+        talk.check()
