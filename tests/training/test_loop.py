@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -213,3 +214,39 @@ def test_only_the_last_checkpoints_are_kept(run: Run) -> None:
         run.train(Limits(1, None))
     names = [path.name for path in CheckpointFolder(run.folder / "checkpoints", "").paths()]
     assert names == ["step-00000004.pt", "step-00000005.pt", "step-00000006.pt"]
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    script = textwrap.dedent("""
+        import os, sys
+        from pathlib import Path
+        import torch
+        from tests.training.test_loop import NO_LIMITS, TWO_PHASES, Limits, Run
+
+        run = Run(Path(sys.argv[1]), *TWO_PHASES)
+        assert not run.train(Limits(9, None)).finished
+        assert run.train(NO_LIMITS).finished
+        torch.save((run.task.model.state_dict(), run.losses), Path(sys.argv[1]) / f"{os.environ['RANK']}.pt")
+    """)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, tmp_path],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"},
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [child.wait(250) for child in children] == [0, 0]
+    finally:
+        for child in children:
+            child.kill()
+    (weights, losses), (other_weights, other_losses) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert losses != other_losses  # each has batches of its own
+    assert all(torch.equal(value, other_weights[name]) for name, value in weights.items())
+    assert [line["step"] for line in read_journal(tmp_path, "train")] == [10]

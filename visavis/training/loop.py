@@ -263,6 +263,7 @@ class Training:
                 "place": asdict(self._place),
             }
             self._checkpoints.save(self._place.step, state)
+        self._accelerator.wait_for_everyone()  # a run that follows at once finds the same checkpoint in every process
         self._saved_at = self._clock()
 
     def _restore(self, state: State) -> None:

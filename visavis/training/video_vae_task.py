@@ -27,7 +27,7 @@ from visavis.training.sample_sheet import draw_sample_sheet
 from visavis.training.video_vae_loss import LossWeights, reconstruction_loss
 from visavis.training.video_vae_measures import PictureErrors
 
-_START_CLIPS: Final = 96
+_START_CLIPS: Final = 64
 _START_FRAMES: Final = 17
 _EVALUATED_CLIPS: Final = 24
 _EVALUATED_FRAMES: Final = 17

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ def _shards_of_run(dataset: Path, run: Path) -> dict[str, list[str]]:
         return shards
     shards = {split: shard_names(dataset, split) for split in ("train", "test")}
     run.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(shards, indent=1))
     partial.replace(path)
     return shards
