@@ -29,6 +29,8 @@ from visavis.models.speech_ae_blocks import (
 
 # Latents are whitened half-way: the speech is heard in a few components, small ones must not drown them, nor vanish.
 _WHITENING = 0.25
+# Directions in which nothing happens must not be whitened into noise; share of the largest variance.
+_FLOOR = 1e-6
 # Nonlinear branches begin small beside the linear way.
 _BRANCH_SCALE = 0.1
 # Against noise in the regression of the states that a frame cannot have heard of; share of the variance.
@@ -48,7 +50,8 @@ def principal_components(samples_MC: Tensor, kept: int) -> _Components:
     if not 0 < kept <= min(samples_MC.shape):
         raise ValueError(f"{list(samples_MC.shape)} samples cannot have {kept} components")
     powers, directions = torch.linalg.eigh((samples_MC.T @ samples_MC / len(samples_MC)).double())
-    return _Components(directions.flip(1)[:, :kept].float(), powers.flip(0)[:kept].clamp(min=1e-12).float())
+    variances_K = powers.flip(0)[:kept].float()
+    return _Components(directions.flip(1)[:, :kept].float(), variances_K.clamp(min=_FLOOR * float(variances_K[0])))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import count, islice
@@ -35,7 +35,10 @@ SpeakerFactory = Callable[[], AbstractContextManager[SpeaksSentences]]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One clip's speech and how far the jaw is open (0 to 1) in each frame. `voice` is empty for silence."""
+    """One clip's speech and how far the jaw is open (0 to 1; NaN in footage) in each frame.
+
+    `voice` is empty for silence.
+    """
 
     key: str
     voice: str
@@ -75,10 +78,16 @@ class ShardSpeech:
         for key, members in read_members(self.path):
             try:
                 record, arrays = check_members(members), decode_arrays(members[ARRAYS])
-                jaw_F = arrays["curves"][:, record["actions"].index(JAW_ACTION)]
+                jaw_F = _jaw(arrays["curves"], record["actions"])
                 yield Recording(key, record["plan"]["voice"], decode_speech(members[SPEECH]), jaw_F)
             except (ClipFileError, KeyError, ValueError) as error:
                 raise ShardError(f"the shard {self.path.name} is broken at clip {key}: {error}") from error
+
+
+def _jaw(curves_FA: npt.NDArray[np.float32], actions: Sequence[str]) -> npt.NDArray[np.float32]:
+    if JAW_ACTION in actions:
+        return np.asarray(curves_FA[:, actions.index(JAW_ACTION)], dtype=np.float32)
+    return np.full(len(curves_FA), np.nan, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)

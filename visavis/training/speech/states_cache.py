@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -131,6 +132,11 @@ class CachedStates:
         file, row, key, voice = self._rows[index]
         states_NPLD = torch.cat([file.get_tensor("silence")[None], file.get_slice("states")[row]])
         return CachedClip(key, voice, states_NPLD, file.get_slice("jaw")[row])
+
+    def spread(self, wanted: int) -> list[CachedClip]:
+        """Up to `wanted` clips, evenly over all."""
+        chosen = np.linspace(0, len(self) - 1, min(len(self), wanted)).round().astype(int)
+        return [self[index] for index in chosen.tolist()]
 
     def __iter__(self) -> Iterator[CachedClip]:
         return (self[index] for index in range(len(self)))

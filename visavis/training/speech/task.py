@@ -21,8 +21,10 @@ from visavis.training.plan import Phase
 from visavis.training.speech.principal_start import start_from_principal_components
 from visavis.training.speech.states_cache import CachedStates
 
-# For the statistics and the start: 19 minutes of speech, 0.5 GB.
-_START_CHUNKS = 1_200
+# For the statistics and the start: 38 minutes of speech, 1 GB.
+_START_CHUNKS = 2_400
+# From 0, features as they are (three fifths of their variance is the last hidden state's), to 1, all states the same.
+_EQUALITY = 0.5
 _EVALUATION_CLIPS = 24
 
 
@@ -90,7 +92,7 @@ class SpeechAETask:
     def evaluate(self, averaged: nn.Module, phase: Phase, device: torch.device, samples: Path) -> Mapping[str, float]:
         """Explained variance on clips of held-out voices. There is nothing to look at, so no picture is drawn."""
         assert isinstance(averaged, SpeechAE)
-        clips = [self._held_out[index] for index in _spread(len(self._held_out), _EVALUATION_CLIPS)]
+        clips = self._held_out.spread(_EVALUATION_CLIPS)
         variance = ExplainedVariance(averaged.feature_dim)
         for clip in clips:
             features_BFWX = clip.features()[None].to(device)
@@ -105,19 +107,20 @@ class SpeechAETask:
 
     def _some_chunks(self) -> Tensor:
         chunks_a_clip = len(self._training[0].states_NPLD) - 1
-        clips = _spread(len(self._training), max(1, _START_CHUNKS // chunks_a_clip))
-        return torch.cat([self._training[index].states_NPLD[1:] for index in clips]).float()
+        clips = self._training.spread(max(1, _START_CHUNKS // chunks_a_clip))
+        return torch.cat([clip.states_NPLD[1:] for clip in clips]).float()
 
 
 def feature_statistics(states_NPLD: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of each channel and deviation of each hidden state, [X] both.
+    """Mean of each channel, and by what its hidden state is divided: the root of that state's deviation; [X] both.
 
-    One deviation for all channels of a hidden state: so the five count the same, while within each the strong channels
-    stay stronger than those that hardly move.
+    Half-way between states that count the same and states as they are: measured on held-out voices, the start explains
+    0.76 of the variance so, 0.74 and 0.77 at the two ends, and neither end lets the jaw be read better. Within a state
+    the strong channels stay stronger than those that hardly move.
     """
     mean_LD = states_NPLD.mean(dim=(0, 1))
     deviation_L = (states_NPLD - mean_LD).square().mean(dim=(0, 1, 3)).sqrt()
-    return mean_LD.flatten(), deviation_L[:, None].expand_as(mean_LD).flatten()
+    return mean_LD.flatten(), deviation_L.pow(_EQUALITY)[:, None].expand_as(mean_LD).flatten()
 
 
 def _options(phase: Phase) -> SpeechOptions:
@@ -129,8 +132,3 @@ def _options(phase: Phase) -> SpeechOptions:
     if min(options.batch, options.chunks, options.places) < 1 or options.places > WINDOW:
         raise TrainingError(f"phase {phase.name}: batch and chunks are at least 1, places 1 to {WINDOW}")
     return options
-
-
-def _spread(available: int, wanted: int) -> list[int]:
-    """Up to `wanted` indices, evenly over all."""
-    return np.linspace(0, available - 1, min(available, wanted)).round().astype(int).tolist()  # type: ignore[no-any-return]

@@ -30,15 +30,20 @@ def speech_ae_task(plan: Plan, dataset: Path, run: Path, cache: Path | None, wei
     with. Raises TrainingError for missing data or voices and for weights that do not fit, ShardError for a broken
     shard.
     """
-    preset = load_preset(plan.preset)
+    states = states_of_run(plan, dataset, run, cache)
+    return SpeechAETask(speech_ae_network(plan, weights), states["train"], states["test"])
+
+
+def states_of_run(plan: Plan, dataset: Path, run: Path, cache: Path | None) -> dict[str, CachedStates]:
+    """The speech that a run began with, by split; of a new run, all that the data set and the plan have."""
     folder = speech_cache(dataset, cache)
-    paths = _paths_of_run(run, folder) or _cache_speech(plan, preset, dataset, folder)
+    paths = _paths_of_run(run, folder) or _cache_speech(plan, load_preset(plan.preset), dataset, folder)
     try:
         states = {split: CachedStates(part) for split, part in paths.items()}
     except StatesCacheError as error:
         raise TrainingError(str(error)) from error
     _keep_paths(run, folder, paths)
-    return SpeechAETask(_network(plan, preset, weights), states["train"], states["test"])
+    return states
 
 
 def speech_cache(dataset: Path, cache: Path | None) -> Path:
@@ -97,12 +102,13 @@ def _keep_paths(run: Path, folder: Path, paths: dict[str, list[Path]]) -> None:
     partial.replace(run / _SPEECH_FILE)
 
 
-def _network(plan: Plan, preset: Preset, weights: Path | None) -> SpeechAE:
+def speech_ae_network(plan: Plan, weights: Path | None) -> SpeechAE:
+    """The network of the plan's preset: from a SpeechAE's folder, or with seeded random weights."""
     if weights is not None:
         return _weights(weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        speech_ae: SpeechAE = SpeechAE(**preset.speech_ae)
+        speech_ae: SpeechAE = SpeechAE(**load_preset(plan.preset).speech_ae)
     return speech_ae
 
 
