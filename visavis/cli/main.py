@@ -17,6 +17,7 @@ from visavis.cli.bench import add_bench_commands
 from visavis.cli.command import add_command, add_preset, add_tls_files
 from visavis.cli.data import add_data_commands
 from visavis.cli.errors import CommandError
+from visavis.cli.eval import add_eval_commands
 from visavis.cli.load import add_load_command
 from visavis.cli.model import add_model_commands
 from visavis.cli.train import add_train_commands
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_commands(commands)
     add_data_commands(commands)
     add_train_commands(commands)
+    add_eval_commands(commands)
     _add_info(commands)
     _add_health(commands)
     return parser
