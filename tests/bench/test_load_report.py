@@ -35,7 +35,7 @@ def result_of(tally: LoadTally, *, searched: bool = False) -> LoadResult:
     return LoadResult(
         schema=SCHEMA,
         surroundings=surroundings(),
-        request=LoadRequest("<b>host</b>:1", (RampPoint(0, 2),), ("a.wav",), "jpeg", "live", 1.0, 0.0, 1, 0),
+        request=LoadRequest("<b>host</b>:1", (RampPoint(0, 2),), ("a.wav",), "jpeg", "live", 1.0, 0.0, 0.04, 1, 0),
         server=ServerInfo("0.1", Model("mini", "ab", random_weights=True), 256, 256, 25, 0.96),
         limits=LIMITS,
         broken=tuple(broken_promises(figures, LIMITS)),

@@ -11,7 +11,7 @@ CHUNK = CHUNK_SECONDS
 
 
 def lateness(arrivals: list[float], complete: list[float | None] | None = None) -> list[float]:
-    player = Player()
+    player = Player(buffer_seconds=BUFFER_SECONDS)
     audio = complete or [None] * len(arrivals)
     return [
         player.show(i, at, audio_complete=ready) for i, (at, ready) in enumerate(zip(arrivals, audio, strict=True), 1)
@@ -21,6 +21,12 @@ def lateness(arrivals: list[float], complete: list[float | None] | None = None) 
 def test_a_frame_of_jitter_is_covered_and_no_more() -> None:
     assert lateness([1.0, 1.0 + CHUNK + BUFFER_SECONDS]) == [0, 0]
     assert lateness([1.0, 1.01 + CHUNK + BUFFER_SECONDS])[1] == pytest.approx(0.01)
+
+
+def test_a_larger_buffer_covers_more() -> None:
+    player = Player(buffer_seconds=0.5)
+    player.show(1, 1.0, audio_complete=None)
+    assert player.show(2, 1.4 + CHUNK, audio_complete=None) == 0
 
 
 def test_a_stall_moves_what_is_behind_it_once() -> None:
@@ -35,7 +41,7 @@ def test_a_server_a_little_slower_than_real_time_is_found_out() -> None:
 
 
 def test_after_a_pause_of_the_speaker_playout_begins_anew() -> None:
-    player = Player()
+    player = Player(buffer_seconds=BUFFER_SECONDS)
     player.show(1, 1.0, audio_complete=0.5)
     assert player.show(2, 9.0, audio_complete=8.5) == 0
     assert player.stalled_seconds == 0
@@ -47,14 +53,14 @@ def test_an_idle_chunk_can_be_late_too() -> None:
 
 
 def test_after_an_interruption_nothing_is_late() -> None:
-    player = Player()
+    player = Player(buffer_seconds=BUFFER_SECONDS)
     player.show(1, 0.0, audio_complete=None)
     player.interrupt()
     assert player.show(2, 50.0, audio_complete=None) == 0
 
 
 def test_the_listener_hears_chunks_at_their_pace() -> None:
-    player = Player()
+    player = Player(buffer_seconds=BUFFER_SECONDS)
     assert player.played_seconds(3.0) == 0
     player.show(1, 10.0, audio_complete=None)
     player.show(2, 10.1, audio_complete=None)
@@ -65,7 +71,7 @@ def test_the_listener_hears_chunks_at_their_pace() -> None:
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=30))
 def test_the_time_stood_still_is_the_sum_of_what_was_late(arrivals: list[float]) -> None:
-    player = Player()
+    player = Player(buffer_seconds=BUFFER_SECONDS)
     ordered = sorted(arrivals)
     late = [player.show(i, at, audio_complete=None) for i, at in enumerate(ordered, 1)]
     assert player.stalled_seconds == pytest.approx(sum(late))

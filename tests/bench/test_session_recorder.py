@@ -7,6 +7,7 @@ import pytest
 from tests.bench.histories import RATE_HZ, segment
 from visavis.bench.conversation import PlannedUtterance
 from visavis.bench.load_events import ChunkSeen
+from visavis.bench.playout import BUFFER_SECONDS
 from visavis.bench.session_recorder import SessionRecorder
 from visavis.client import AudioFormat
 from visavis.contract import CHUNK_SECONDS
@@ -15,7 +16,7 @@ FIRST_COMPLETE = 10.0 + CHUNK_SECONDS + 0.08
 
 
 def recorder(*utterances: PlannedUtterance) -> SessionRecorder:
-    made = SessionRecorder(AudioFormat.s16(RATE_HZ))
+    made = SessionRecorder(AudioFormat.s16(RATE_HZ), buffer_seconds=BUFFER_SECONDS)
     for utterance in utterances or (PlannedUtterance(0, 10.0, 3 * CHUNK_SECONDS, None),):
         made.speech_begins(utterance)
     return made

@@ -20,6 +20,7 @@ from visavis.bench.load_figures import LoadFigures, load_figures
 from visavis.bench.load_plan import LoadPlan
 from visavis.bench.load_run import run_load
 from visavis.bench.load_tally import LoadTally
+from visavis.bench.playout import BUFFER_SECONDS
 from visavis.bench.ramp import RampPoint
 from visavis.bench.redis_use import RedisUse
 from visavis.bench.resources import tree_cpu_seconds, tree_rss_bytes
@@ -72,6 +73,7 @@ def measure_gateway(sizes: str, codec: Codec, sessions: int, seconds: float, say
             idle="pause",
             pause_seconds=0,
             interrupts_per_minute=0,
+            buffer_seconds=BUFFER_SECONDS,
             processes=max(1, (os.cpu_count() or 1) // 2),
             seed=0,
         )

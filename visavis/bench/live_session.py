@@ -50,13 +50,14 @@ class SendLag:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What one session does. `clips` have one audio format."""
+    """What one session does. `clips` have one audio format. buffer_seconds: of its player."""
 
     interval: SessionInterval
     clips: Sequence[Speech]
     utterances: Iterable[PlannedUtterance]
     video_format: VideoFormat
     idle: Idle
+    buffer_seconds: float
 
 
 class LiveSession:
@@ -81,7 +82,7 @@ class LiveSession:
         self._lag = lag
         self._moment = moment
         self._emit = emit
-        self._recorder = SessionRecorder(caller.clips[0].audio_format)
+        self._recorder = SessionRecorder(caller.clips[0].audio_format, buffer_seconds=caller.buffer_seconds)
         self._started = False
 
     async def run(self) -> None:

@@ -143,6 +143,7 @@ def _plan(options: argparse.Namespace, tls: Tls | None, avatar_id: str, speech: 
         idle=options.idle,
         pause_seconds=options.pause,
         interrupts_per_minute=options.interrupts_per_minute,
+        buffer_seconds=options.playout_buffer,
         processes=options.processes or max(1, (os.cpu_count() or 1) // 2),
         seed=options.seed,
     )
@@ -157,6 +158,7 @@ def _request(options: argparse.Namespace, plan: LoadPlan, files: Sequence[str]) 
         idle=options.idle,
         pause_seconds=plan.pause_seconds,
         interrupts_per_minute=plan.interrupts_per_minute,
+        playout_buffer_seconds=plan.buffer_seconds,
         processes=plan.processes,
         seed=plan.seed,
     )

@@ -15,8 +15,8 @@ class LoadPlan:
     """One run.
 
     address: host:port of the gateway. avatar_id: of a registered avatar. ramp: see `ramp`. speech: clips; sessions take
-    them in turn, each those of one audio format. pause_seconds: between utterances. processes: of the clients; each has
-    one connection. seed: the same plans the same.
+    them in turn, each those of one audio format. pause_seconds: between utterances. buffer_seconds: of the players
+    (`playout`). processes: of the clients; each has one connection. seed: the same plans the same.
     """
 
     address: str
@@ -28,6 +28,7 @@ class LoadPlan:
     idle: Idle
     pause_seconds: float
     interrupts_per_minute: float
+    buffer_seconds: float
     processes: int
     seed: int
 

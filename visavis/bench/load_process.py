@@ -47,6 +47,7 @@ class LoadShare:
     idle: Idle
     pause_seconds: float
     interrupts_per_minute: float
+    buffer_seconds: float
     seed: int
     origin: float
 
@@ -134,6 +135,7 @@ def _caller(share: LoadShare, session: NumberedSession) -> Caller:
         ),
         video_format=share.video_format,
         idle=share.idle,
+        buffer_seconds=share.buffer_seconds,
     )
 
 

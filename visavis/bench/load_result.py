@@ -27,6 +27,7 @@ class LoadRequest:
     idle: str
     pause_seconds: float
     interrupts_per_minute: float
+    playout_buffer_seconds: float
     processes: int
     seed: int
 

@@ -69,6 +69,7 @@ def _shares(plan: LoadPlan, origin: float) -> list[LoadShare]:
             idle=plan.idle,
             pause_seconds=plan.pause_seconds,
             interrupts_per_minute=plan.interrupts_per_minute,
+            buffer_seconds=plan.buffer_seconds,
             seed=plan.seed,
             origin=origin,
         )

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from visavis.bench.playout import Player
+from visavis.bench.playout import BUFFER_SECONDS, Player
 from visavis.client.events import ChunkTiming, Segment
 from visavis.client.session import TalkSession
 from visavis.client.speech import Speech, paced_packets
@@ -118,5 +118,5 @@ class SendingClock:
 
 def count_late(chunks: Sequence[ChunkRecord]) -> int:
     """How many chunks arrived after their playout was due."""
-    player = Player()
+    player = Player(buffer_seconds=BUFFER_SECONDS)
     return sum(player.show(each.chunk_index, each.first_frame_seconds, audio_complete=None) > 0 for each in chunks)

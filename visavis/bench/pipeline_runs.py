@@ -16,6 +16,7 @@ from visavis.bench.load_run import run_load
 from visavis.bench.measured_session import SessionMeasurement
 from visavis.bench.measurement_json import in_process_from_json, measurement_from_json
 from visavis.bench.pipeline_result import FastFigures, InProcessFigures, PacedFigures, fast_figures, paced_figures
+from visavis.bench.playout import BUFFER_SECONDS
 from visavis.bench.ramp import RampPoint
 from visavis.bench.resources import MachineClock, MachineUse, ResourceUse, ResourceWatch
 from visavis.cli.errors import CommandError
@@ -95,6 +96,7 @@ def _run_paced_clients(system: LocalSystem, avatar_id: str, sessions: int, speec
         idle="pause",
         pause_seconds=CHUNK_SECONDS,
         interrupts_per_minute=0,
+        buffer_seconds=BUFFER_SECONDS,
         processes=1,
         seed=0,
     )

@@ -12,7 +12,8 @@ from typing import Final
 
 from visavis.contract import CHUNK_SECONDS, FRAME_RATE
 
-# Every player holds a frame; it is used up once and not renewed, so a server slower than real time is always found out.
+# Every player holds a frame, and most hold more. The buffer is used up once and not renewed, so a server slower than
+# real time is always found out.
 BUFFER_SECONDS: Final = 1 / FRAME_RATE
 
 
@@ -23,7 +24,7 @@ class Player:
     due: when the next chunk has to be there; None before the first and after an interruption.
     """
 
-    def __init__(self, *, buffer_seconds: float = BUFFER_SECONDS) -> None:
+    def __init__(self, *, buffer_seconds: float) -> None:
         self.stalled_seconds = 0.0
         self.due: float | None = None
         self._buffer_seconds = buffer_seconds

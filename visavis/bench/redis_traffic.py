@@ -17,6 +17,7 @@ from visavis.bench.load_figures import LoadFigures, load_figures, running_sessio
 from visavis.bench.load_plan import LoadPlan
 from visavis.bench.load_run import run_load
 from visavis.bench.load_tally import LoadTally
+from visavis.bench.playout import BUFFER_SECONDS
 from visavis.bench.ramp import RampPoint
 from visavis.bench.redis_monitor import RedisMonitor, SentCommand, counts_between
 from visavis.cli.local_system import default_settings, local_system
@@ -127,6 +128,7 @@ def _plan(address: str, avatar_id: str, sessions: int, seconds: float) -> LoadPl
         idle="live",
         pause_seconds=0.5,
         interrupts_per_minute=2,
+        buffer_seconds=BUFFER_SECONDS,
         processes=1,
         seed=0,
     )

@@ -37,8 +37,8 @@ class SessionRecorder:
     drift_seconds, missing_frames, stale_frames: as in `load_events.SessionOver`.
     """
 
-    def __init__(self, audio_format: AudioFormat) -> None:
-        self.player = Player()
+    def __init__(self, audio_format: AudioFormat, *, buffer_seconds: float) -> None:
+        self.player = Player(buffer_seconds=buffer_seconds)
         self.drift_seconds = 0.0
         self.missing_frames = 0
         self.stale_frames = 0

@@ -50,6 +50,9 @@ def add_load_command(commands: argparse._SubParsersAction[argparse.ArgumentParse
     speech.add_argument(
         "--interrupts-per-minute", type=float, default=0.0, metavar="R", help="of speech, at random (%(default)s)"
     )
+    speech.add_argument(
+        "--playout-buffer", type=float, default=0.04, metavar="S", help="video that a player holds (%(default)s)"
+    )
     speech.add_argument("--codec", choices=("jpeg", "raw", "h264"), default="jpeg", help="(%(default)s)")
     speech.add_argument(
         "--idle", choices=("live", "pause"), default="live", help="what the face does in pauses (%(default)s)"
@@ -92,6 +95,7 @@ def _check(options: argparse.Namespace) -> None:
         ("--processes", options.processes or 1, 1),
         ("--duration", options.duration, 1.0),
         ("--pause", options.pause, 0.0),
+        ("--playout-buffer", options.playout_buffer, 0.0),
         ("--interrupts-per-minute", options.interrupts_per_minute, 0.0),
     ):
         if not least <= value < 1e9:
