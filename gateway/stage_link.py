@@ -76,7 +76,8 @@ class StageLink(Generic[RequestT, ResponseT]):
         self._owed: deque[ChunkRecord] = deque()
         self._sent = 0
         self._writing = False
-        self._rewinding = False
+        # The epoch that the open stream knows of; a rewind tells it of a newer one.
+        self._told_epoch = border.epoch
         self._paused = False
         self._leaving = False
         self._finishing = asyncio.Event()
@@ -113,7 +114,6 @@ class StageLink(Generic[RequestT, ResponseT]):
         self._sent = 0
         self._skip_frames = 0
         self._border = border
-        self._rewinding = True
         if self._open is not None:
             self._open.stream.rewound()
         self._work.set()
@@ -166,7 +166,7 @@ class StageLink(Generic[RequestT, ResponseT]):
         while True:
             await self._work.wait()
             self._work.clear()
-            while not self._paused and (self._rewinding or self._sent < len(self._owed)):
+            while not self._paused and (self._must_rewind or self._sent < len(self._owed)):
                 self._writing = True
                 request, owes_answer = self._next_request()
                 alive = await serving.stream.send(request, owes_answer=owes_answer)
@@ -176,8 +176,8 @@ class StageLink(Generic[RequestT, ResponseT]):
                     return
 
     def _next_request(self) -> tuple[RequestT, bool]:
-        if self._rewinding:
-            self._rewinding = False
+        if self._must_rewind:
+            self._told_epoch = self._border.epoch
             return self._dialect.rewind(self._rewind_here()), False
         record = self._owed[self._sent]
         self._sent += 1
@@ -210,6 +210,10 @@ class StageLink(Generic[RequestT, ResponseT]):
             serving.stream.answered()
             self._quiet.set()
         await self._deliver(record, response)
+
+    @property
+    def _must_rewind(self) -> bool:
+        return self._told_epoch < self._border.epoch
 
     def _rewind_here(self) -> Rewind:
         """To the last border that was answered."""
@@ -258,7 +262,7 @@ class StageLink(Generic[RequestT, ResponseT]):
         if self._finishing.is_set():
             return
         self._leaving = True
-        began, rewinding = time.monotonic(), self._rewinding
+        began = time.monotonic()
         moved = await self._move_exactly(serving)
         kind: MoveKind = "failed" if moved is None else "exact"
         if moved is None:
@@ -267,7 +271,6 @@ class StageLink(Generic[RequestT, ResponseT]):
                 kind = "rebuilt"
             except VisavisError as error:
                 self._log("the session could not be moved", error)
-                self._rewinding = self._rewinding or rewinding
         self._metrics.moved("hand_over", self._dialect.stage, kind, time.monotonic() - began)
         self._open = moved or serving
 
@@ -280,7 +283,7 @@ class StageLink(Generic[RequestT, ResponseT]):
         except VisavisError as error:
             self._log("the exact state could not be moved", error)
             return None
-        if self._rewinding or moved.ready.border.chunk_index == self._border.chunk_index:
+        if self._must_rewind or moved.ready.border.chunk_index == self._border.chunk_index:
             return moved
         moved.close()
         return None
@@ -319,9 +322,11 @@ class StageLink(Generic[RequestT, ResponseT]):
 
     async def _reopen(self, lost: StageInstance, *, others_only: bool) -> OpenStage[RequestT, ResponseT]:
         token = await self._rights.take_over_token()
-        self._rewinding = False  # it opens where a rewind that is still to be sent would lead
-        request = self._dialect.resume(self._rewind_here(), token)
-        return await self._open_at_another(request, lost, others_only=others_only)
+        rewind = self._rewind_here()
+        request = self._dialect.resume(rewind, token)
+        opened = await self._open_at_another(request, lost, others_only=others_only)
+        self._told_epoch = rewind.border.epoch
+        return opened
 
     async def _open_at_another(
         self, request: RequestT, lost: StageInstance, *, others_only: bool
