@@ -17,14 +17,15 @@ WORD_SECONDS: Final = 1.0
 async def watch_health(
     process: int, lag: SendLag, *, moment: Callable[[], float], emit: Callable[[ClientHealth], None]
 ) -> None:
-    """Tells once a second how this process and its event loop do, until cancelled."""
+    """Tells once a second how this process and its event loop do, and once more when it is cancelled."""
     while True:
         begin, cpu_begin = time.monotonic(), time.process_time()
         loop_lag = 0.0
-        while time.monotonic() - begin < WORD_SECONDS:
-            due = time.monotonic() + BEAT_SECONDS
-            await asyncio.sleep(BEAT_SECONDS)
-            loop_lag = max(loop_lag, time.monotonic() - due)
-        wall = time.monotonic() - begin
-        cpu_share = (time.process_time() - cpu_begin) / wall
-        emit(ClientHealth(moment(), process, loop_lag, lag.take(), cpu_share))
+        try:
+            while time.monotonic() - begin < WORD_SECONDS:
+                due = time.monotonic() + BEAT_SECONDS
+                await asyncio.sleep(BEAT_SECONDS)
+                loop_lag = max(loop_lag, time.monotonic() - due)
+        finally:
+            cpu_share = (time.process_time() - cpu_begin) / (time.monotonic() - begin)
+            emit(ClientHealth(moment(), process, loop_lag, lag.take(), cpu_share))
