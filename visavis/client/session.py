@@ -22,7 +22,7 @@ class TalkSession:
     """An open session; made by `VisavisClient.talk`.
 
     Speech and video flow at the same time: send from one task and iterate in another (`send_in_background` does the
-    first). The server stops reading about 30 s of speech ahead of a reader that does not read.
+    first). The server stops reading 8 MiB of speech ahead of a reader that does not read.
 
     A connection or gateway that breaks is replaced: the session goes on at the frame behind the last one received, and
     `events` gives a `Resumed`. An error is raised only when that fails for the server's whole resume window.
