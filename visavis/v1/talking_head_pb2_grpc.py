@@ -86,7 +86,7 @@ class TalkingHeadServiceServicer:
         `ended` last.
         A session that did not get as far as `ended` can be resumed at any gateway within `SessionStarted.resume_window`:
         the client says in `resume` what it has, and sends its input again from there.
-        A slow reader slows its own session only: the server keeps a few chunks and 30 s of speech, then stops reading.
+        A slow reader slows its own session only: the server keeps a few chunks and 8 MiB of speech, then stops reading.
         Errors: INVALID_ARGUMENT (a broken rule, impossible format, NaN), NOT_FOUND (avatar), RESOURCE_EXHAUSTED (full,
         with RetryInfo; or a message over the limit), UNAVAILABLE (a stage or Redis is down, or the gateway is going away; resume or retry),
         DEADLINE_EXCEEDED (no config in time), ABORTED (the session was resumed on another stream).
