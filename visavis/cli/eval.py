@@ -17,6 +17,7 @@ _SHEET_PEOPLE = 8
 # Clips that the probe is fitted on: 19 minutes of speech.
 _PROBE_CLIPS = 240
 _LIVE_CLIPS = 3
+_JUDGED_CLIPS = 12
 
 
 def add_eval_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,6 +37,12 @@ def add_eval_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
         metavar="FILE",
         help="Python of the detectors (default: that of `make detectors`)",
     )
+    latents = _add(
+        parts, "latents", _latents, "Train a small diffusion transformer on a VAE's latents, and measure it."
+    )
+    latents.add_argument("--run", type=Path, required=True, metavar="DIR", help="its training; goes on when stopped")
+    latents.add_argument("--steps", type=int, default=2_000, metavar="N", help="of the training (%(default)s)")
+    latents.add_argument("--train-clips", type=int, default=96, metavar="N", help="it learns from (%(default)s)")
     speech_ae = _add(parts, "speech-ae", _speech_ae, "Measure a SpeechAE: explained variance, and a probe of the jaw.")
     speech_ae.add_argument("--cache", type=Path, metavar="DIR", help="Whisper's states (default: CLIPS.cache)")
 
@@ -100,6 +107,34 @@ def _detectors(options: argparse.Namespace, stack: ExitStack) -> "tuple[Detector
         return stack.enter_context(Detectors(options.detectors_python)), ""
     except DetectorError as error:
         return None, str(error)
+
+
+def _latents(options: argparse.Namespace) -> "tuple[list[Measure], dict[str, Any], dict[str, Any]]":
+    from dataclasses import replace
+    from itertools import chain, islice
+
+    from visavis.evaluation.clip_folder import about, shards_of
+    from visavis.evaluation.latent_probe import SMALL, LatentProbe, latent_clip, probe_plan
+    from visavis.evaluation.tested_part import tested_vae
+    from visavis.training.data.clips import read_shard
+    from visavis.training.loop import Training
+    from visavis.training.model_folder import read_run
+    from visavis.training.progress_line import ProgressLine
+    from visavis.training.task import Limits
+
+    part = tested_vae(options.model)
+    known = chain.from_iterable(map(read_shard, shards_of(options.clips, "train")))
+    judged = chain.from_iterable(map(read_shard, shards_of(options.clips, options.split)))
+    held_out = list(islice(judged, options.limit or _JUDGED_CLIPS))
+    size = replace(SMALL, steps=options.steps)
+    training = [latent_clip(clip, part.module) for clip in islice(known, options.train_clips)]
+    probe = LatentProbe(training, held_out, part.module, size)
+    with ProgressLine() as line:
+        plan = probe_plan(size, part.fingerprint, len(training))
+        Training(probe, plan, options.run, "auto", line.show).run(Limits(None, None))
+    probe.model.load_state_dict(read_run(options.run).averaged_weights)
+    model = {"name": part.name, "fingerprint": part.fingerprint, "train_clips": len(training), "steps": size.steps}
+    return probe.results(probe.model), about(options.clips, options.split, len(held_out)), model
 
 
 def _speech_ae(options: argparse.Namespace) -> "tuple[list[Measure], dict[str, Any], dict[str, Any]]":

@@ -70,14 +70,14 @@ class VideoVAEMeasures:
         latents = self.vae.encode(as_video(clip.frames_FHW3))
         decoded = decode_in_chunks(self.vae, latents)
         frames_FHW3 = as_frames(decoded)
-        original, rebuilt = _as_pictures(clip.frames_FHW3), _as_pictures(frames_FHW3)
+        original, rebuilt = as_pictures(clip.frames_FHW3), as_pictures(frames_FHW3)
         height, width = clip.frames_FHW3.shape[1:3]
         mouth_FHW, eyes_FHW = (torch.from_numpy(clip.mask(name, height, width)) for name in ("mouth", "eyes"))
         sent = slice(1, None)  # frame 0 is the portrait, which no client gets
-        self._psnr.append(_mean(psnr(original[sent], rebuilt[sent])))
-        self._psnr_mouth.append(_mean(psnr(original[sent], rebuilt[sent], mouth_FHW[sent])))
-        self._psnr_eyes.append(_mean(psnr(original[sent], rebuilt[sent], eyes_FHW[sent])))
-        self._ssim.append(_mean(ssim(original[sent], rebuilt[sent])))
+        self._psnr.append(finite_mean(psnr(original[sent], rebuilt[sent])))
+        self._psnr_mouth.append(finite_mean(psnr(original[sent], rebuilt[sent], mouth_FHW[sent])))
+        self._psnr_eyes.append(finite_mean(psnr(original[sent], rebuilt[sent], eyes_FHW[sent])))
+        self._ssim.append(finite_mean(ssim(original[sent], rebuilt[sent])))
         self._changes.append((frame_changes(original), frame_changes(rebuilt)))
         light = [_light(pictures[sent], mouth_FHW[sent]) for pictures in (original, rebuilt)]
         self._mouth_light.append(signal_moments(*light))
@@ -121,11 +121,11 @@ class VideoVAEMeasures:
         frames = whole.shape[1]
         original = original[:frames]
         self._chunked_differences.append(float((whole - chunked[:, :frames]).abs().max()))
-        clean = _mean(psnr(original, _as_pictures(as_frames(whole))))
+        clean = finite_mean(psnr(original, as_pictures(as_frames(whole))))
         generator = torch.Generator().manual_seed(len(self._psnr))
         noise = torch.randn(latents.shape, generator=generator)
         for level in NOISE_LEVELS:
-            noisy = _mean(psnr(original, _as_pictures(as_frames(self.vae.decode(latents + level * noise)))))
+            noisy = finite_mean(psnr(original, as_pictures(as_frames(self.vae.decode(latents + level * noise)))))
             self._noise_losses.setdefault(level, []).append(clean - noisy)
 
     def _add_faces(self, original: Pictures, rebuilt: Pictures) -> None:
@@ -159,7 +159,7 @@ def decode_in_chunks(vae: VideoAutoencoder, latents_BTHWC: Tensor) -> Tensor:
 
 def as_video(frames_FHW3: Pictures) -> Tensor:
     """[1, F, 3, H, W] from -1 to 1."""
-    return _as_pictures(frames_FHW3)[None] * 2 - 1
+    return as_pictures(frames_FHW3)[None] * 2 - 1
 
 
 def as_frames(video_1F3HW: Tensor) -> Pictures:
@@ -168,7 +168,8 @@ def as_frames(video_1F3HW: Tensor) -> Pictures:
     return levels.permute(0, 2, 3, 1).byte().numpy()
 
 
-def _as_pictures(frames_FHW3: Pictures) -> Tensor:
+def as_pictures(frames_FHW3: Pictures) -> Tensor:
+    """[F, 3, H, W] from 0 to 1."""
     return torch.from_numpy(np.ascontiguousarray(frames_FHW3.transpose(0, 3, 1, 2))).float() / 255
 
 
@@ -178,6 +179,6 @@ def _light(pictures_F3HW: Tensor, share_FHW: Tensor) -> npt.NDArray[np.float64]:
     return light_F[light_F.isfinite()].double().numpy()
 
 
-def _mean(values_F: Tensor) -> float:
-    """Over the frames that have a value."""
+def finite_mean(values_F: Tensor) -> float:
+    """The mean over the frames that have a value."""
     return float(values_F[values_F.isfinite()].mean())
