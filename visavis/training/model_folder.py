@@ -40,7 +40,7 @@ library_name: diffusers
 These are the averaged weights (decay {decay}) of the last checkpoint, {parameters:.1f} million parameters in bfloat16.
 
 ## Measures
-On held-out people or voices, at the end of the training (`log.jsonl`), before rounding to bfloat16:
+On held-out people or voices, at step {measured:,}, before rounding to bfloat16:
 
 | measure | value |
 |---|---|
@@ -70,6 +70,9 @@ class FinishedRun:
 
     plan: Plan
     step: int
+    # of the phase that it was in, and since that phase began
+    phase: str
+    phase_minutes: float
     averaged_weights: dict[str, Tensor]
     # in words, everything that it ran on
     hardware: list[str]
@@ -85,7 +88,11 @@ def read_run(folder: Path) -> FinishedRun:
     hardware = sorted({str(line["hardware"]) for line in read_journal(folder, "start")})
     prefix = "module."
     weights = {name.removeprefix(prefix): value for name, value in state["averaged"].items() if prefix in name}
-    return FinishedRun(plan, state["place"]["step"], weights, hardware, read_journal(folder, "evaluation"))
+    place = state["place"]
+    phase = plan.phases[place["phase"]].name
+    return FinishedRun(
+        plan, place["step"], phase, place["phase_minutes"], weights, hardware, read_journal(folder, "evaluation")
+    )
 
 
 def write_part(model: ModelMixin, out: Path, run: FinishedRun, card: ModelCard) -> None:
@@ -101,12 +108,13 @@ def write_part(model: ModelMixin, out: Path, run: FinishedRun, card: ModelCard) 
 
 
 def _card_text(run: FinishedRun, card: ModelCard, parameters: float) -> str:
-    last = {line["phase"]: line for line in run.evaluations}
+    reached = {str(line["phase"]): (int(line["step"]), float(line["minutes"])) for line in run.evaluations}
+    reached[run.phase] = (run.step, run.phase_minutes)
     phases = [
-        f"| {phase.name} | {last[phase.name]['step'] if phase.name in last else 0:,} "
-        f"| {last[phase.name]['minutes'] if phase.name in last else 0:.0f} | {phase.learning_rate:g} "
+        f"| {phase.name} | {reached[phase.name][0]:,} | {reached[phase.name][1]:.0f} | {phase.learning_rate:g} "
         f"| {', '.join(f'{name} {value}' for name, value in phase.options.items())} |"
         for phase in run.plan.phases
+        if phase.name in reached
     ]
     measures: Mapping[str, Any] = run.evaluations[-1] if run.evaluations else {}
     rows = [f"| {name} | {value:.2f} |" for name, value in measures.items() if _is_measure(name, value)]
@@ -116,7 +124,8 @@ def _card_text(run: FinishedRun, card: ModelCard, parameters: float) -> str:
         data=card.data,
         limits=card.limits,
         steps=run.step,
-        minutes=sum(line["minutes"] for line in last.values()),
+        measured=int(measures.get("step", 0)),
+        minutes=sum(minutes for _, minutes in reached.values()),
         hardware=" and ".join(run.hardware),
         task=run.plan.task,
         seed=run.plan.seed,
