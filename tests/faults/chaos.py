@@ -92,10 +92,10 @@ async def run_chaos(folder: Path, *, seed: int, faults: int, mean_seconds: float
     """A cluster, `sessions` clients at a time that talk and start anew, `faults` faults, and the check of it all."""
     report = Report(seed)
     async with running_cluster(folder, random.Random(seed)) as cluster:
-        personas = await _personas(cluster)
+        personas = await register_personas(cluster)
         stop = asyncio.Event()
         clients = [
-            asyncio.create_task(_talk_on(cluster, personas, random.Random(f"{seed} {number}"), report.outcomes, stop))
+            asyncio.create_task(talk_on(cluster, personas, random.Random(f"{seed} {number}"), report.outcomes, stop))
             for number in range(sessions)
         ]
         begin = time.monotonic()
@@ -110,7 +110,7 @@ async def run_chaos(folder: Path, *, seed: int, faults: int, mean_seconds: float
     return report
 
 
-async def _personas(cluster: Cluster) -> list[Persona]:
+async def register_personas(cluster: Cluster) -> list[Persona]:
     """Avatars, each with a seed, and what they look like when nothing disturbs them."""
     async with VisavisClient(cluster.gateway_addresses) as client:
         consent = Consent.synthetic_person("the fault bench", "a drawing")
@@ -135,21 +135,24 @@ async def _once(pcm: bytes) -> AsyncIterator[bytes]:
     yield pcm
 
 
-async def _talk_on(
+async def talk_on(
     cluster: Cluster,
     personas: Sequence[Persona],
     chance: random.Random,
     outcomes: list[Outcome],
     stop: asyncio.Event,
+    *,
+    chunks: int | None = None,
 ) -> None:
-    """One session after the other."""
+    """One session after the other, of `chunks` chunks or of any length, until `stop` is set."""
     while not stop.is_set():
         addresses = list(cluster.gateway_addresses)
         chance.shuffle(addresses)
         gateways = Gateways(addresses, None)
         try:
             persona = chance.choice(personas)
-            outcomes.append(await converse(gateways, persona, personas, chance, chunks=chance.randint(3, 25)))
+            length = chunks or chance.randint(3, 25)
+            outcomes.append(await converse(gateways, persona, personas, chance, chunks=length))
         finally:
             await gateways.close()
 

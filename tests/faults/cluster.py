@@ -68,6 +68,12 @@ class Instance:
         running = self._popen is not None and self._popen.poll() is None
         return running and any(_is_ready_line(line) for line in self._output.read_bytes().splitlines())
 
+    @property
+    def metrics_address(self) -> str:
+        """host:port of its metrics, once it is ready."""
+        line = next(filter(_is_ready_line, self._output.read_bytes().splitlines()))
+        return str(json.loads(line)["metrics"])
+
     def start(self) -> None:
         """Starts it, and keeps it running."""
         self._keeper = asyncio.create_task(self._keep())
