@@ -20,6 +20,7 @@ from visavis.models.generation import (
     generate_chunk,
 )
 from visavis.models.row_threads import RowThreads
+from visavis.models.step_runner import EagerRunner
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,7 @@ def test_rows_side_by_side_equal_rows_in_one_batch(
 ) -> None:
     settings = replace(SETTINGS, guidance_scale=guidance_scale, cache_source=cache_source)
     together = plan(small_transformer(prompt_tokens=3), settings)
-    assert together.threads is None, "tests run on one core"
-    apart = replace(together, threads=threads)
+    apart = replace(together, runner=EagerRunner(together.transformer, threads))
     results = []
     for sampling in (together, apart):
         chunks = [
@@ -95,6 +95,7 @@ def test_rows_side_by_side_equal_rows_in_one_batch(
 
 
 def test_side_by_side_is_deterministic(threads: RowThreads) -> None:
-    sampling = replace(plan(small_transformer()), threads=threads)
+    sampling = plan(small_transformer())
+    sampling = replace(sampling, runner=EagerRunner(sampling.transformer, threads))
     first, second = (generate_chunk(speech(), session(sampling))[0] for _ in range(2))
     assert torch.equal(first, second)

@@ -33,7 +33,8 @@ from visavis.models.attention import (
     TextKeys,
     rms_normalise,
 )
-from visavis.models.packed_linear import PackedLinear, can_pack
+from visavis.models.int8_weight import Int8Weight
+from visavis.models.packed_linear import Float32Weight, Pack, PackedLinear, can_pack
 
 OUTPUT_NORM_EPSILON = 1e-6
 
@@ -107,10 +108,29 @@ class A2VBlock(nn.Module):
         text: TextKeys | None,
     ) -> torch.Tensor:
         """The hidden state after this block."""
-        shift, scale, gate, ff_shift, ff_scale, ff_gate = modulation_RT6D.unsqueeze(3).unbind(2)
+        queries_keys_RN2D, values_RND = self.before_attention(hidden_RTND, modulation_RT6D)
+        attended_RND = memory.attend(block, queries_keys_RN2D, values_RND, self.attn1.heads)
+        return self.after_attention(hidden_RTND, attended_RND, modulation_RT6D, speech, text)
+
+    def before_attention(
+        self, hidden_RTND: torch.Tensor, modulation_RT6D: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries and keys `[R, N, 2, D]` and values `[R, N, D]` of a row's tokens: a function of tensors alone."""
+        shift, scale = modulation_RT6D.unsqueeze(3).unbind(2)[:2]
         normed_RTND = torch.addcmul(shift, rms_normalise(hidden_RTND, self.epsilon), scale)
-        attended_RND = self.attn1(block, normed_RTND.flatten(1, 2), memory)
-        hidden_RTND = torch.addcmul(hidden_RTND, attended_RND.view_as(hidden_RTND), gate)
+        return self.attn1.project(normed_RTND.flatten(1, 2))
+
+    def after_attention(
+        self,
+        hidden_RTND: torch.Tensor,
+        attended_RND: torch.Tensor,
+        modulation_RT6D: torch.Tensor,
+        speech: FoldedSpeech | None,
+        text: TextKeys | None,
+    ) -> torch.Tensor:
+        """The rest of the block, once what the tokens attended to is there: a function of tensors alone."""
+        gate, ff_shift, ff_scale, ff_gate = modulation_RT6D.unsqueeze(3).unbind(2)[2:]
+        hidden_RTND = torch.addcmul(hidden_RTND, self.attn1(attended_RND).view_as(hidden_RTND), gate)
         if self.attn2 is not None:
             assert text is not None, "a transformer with text attention is given its text keys"
             hidden_RTND = hidden_RTND + self.attn2(hidden_RTND, text)
@@ -119,27 +139,25 @@ class A2VBlock(nn.Module):
         normed_RTND = torch.addcmul(ff_shift, rms_normalise(hidden_RTND, self.epsilon), ff_scale)
         return torch.addcmul(hidden_RTND, self.ff(normed_RTND), ff_gate)
 
-    def fuse(self, rows: int) -> None:
+    def fuse(self, rows: int, pack: Pack | None) -> None:
         """Prepares this block's products for inference; does nothing when they still are."""
         if self.attn1.is_fused():
             return
-        self.attn1.fuse(rows)
+        self.attn1.fuse(rows, pack)
         inner, _, outer = self.ff.net
         assert isinstance(outer, nn.Linear)
         tanh = isinstance(inner, PackedGELU) or (isinstance(inner, GELU) and inner.approximate == "tanh")
-        if tanh and can_pack(outer.weight):
+        if tanh and pack is not None:
             proj = inner.proj
             assert isinstance(proj, nn.Linear)
-            self.ff.net[0] = PackedGELU(PackedLinear(proj, rows, "gelu-tanh"))
-            self.ff.net[2] = PackedLinear(outer, rows)
+            self.ff.net[0] = PackedGELU(PackedLinear(proj, rows, pack, "gelu-tanh"))
+            self.ff.net[2] = PackedLinear(outer, rows, pack)
 
     def remember(
         self, block: int, hidden_RTND: torch.Tensor, modulation_RT6D: torch.Tensor, memory: AttentionMemory
     ) -> None:
         """Gives the memory this block's keys and values and computes nothing else."""
-        shift, scale = modulation_RT6D.unsqueeze(3).unbind(2)[:2]
-        normed_RTND = torch.addcmul(shift, rms_normalise(hidden_RTND, self.epsilon), scale)
-        queries_keys_RN2D, values_RND = self.attn1.project(normed_RTND.flatten(1, 2))
+        queries_keys_RN2D, values_RND = self.before_attention(hidden_RTND, modulation_RT6D)
         memory.remember(block, queries_keys_RN2D[:, :, 1], values_RND)
 
 
@@ -202,14 +220,17 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """The transformer blocks, typed."""
         return [block for block in self.transformer_blocks if isinstance(block, A2VBlock)]
 
-    def fuse(self, rows: int = 384) -> None:
+    def fuse(self, rows: int = 384, *, int8: bool = False) -> None:
         """Prepares for inference, after the weights are loaded and placed: faster, same parameters, same function.
 
         `rows` is the usual number of tokens in a pass. Costs memory for a second copy of most weights on a CPU in
-        float32, of the projections of `attn1` elsewhere.
+        float32, of the projections of `attn1` elsewhere. With `int8`, for a CPU in float32 alone, the products of
+        self-attention and feed-forward round their inputs and weights to 8 bits: no longer quite the same function.
         """
+        pack: Pack | None = (Int8Weight if int8 else Float32Weight) if can_pack(self.proj_in.weight) else None
+        assert pack is not None or not int8, "int8 products are for float32 on a CPU with oneDNN"
         for block in self.blocks:
-            block.fuse(rows)
+            block.fuse(rows, pack)
 
     def modulate(self, timesteps_V: torch.Tensor) -> Modulation:
         """Embeds distinct timesteps (0 to 1,000) for all blocks: `blocks [L, V, 6, D]`, `output [V, 2, D]`."""

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from visavis.models.packed_linear import PackedLinear, can_pack, pack_weight, packed_product
+from visavis.models.packed_linear import Pack, PackedLinear
 
 QK_NORM_EPSILON = 1e-5
 
@@ -80,7 +80,9 @@ def inverse_rms(channels: torch.Tensor, epsilon: float) -> torch.Tensor:
     """`1 / sqrt(mean(channels^2) + epsilon)` over the last dimension, kept as size 1, in float32."""
     # One pass without a temporary: on a CPU twice as fast as F.rms_norm, which is not fused there.
     norm = torch.linalg.vector_norm(channels, dim=-1, keepdim=True, dtype=torch.float32)
-    return torch.rsqrt(torch.addcmul(norm.new_tensor(epsilon), norm, norm, value=1 / channels.shape[-1]))
+    # No tensor is made from a number of the host, which would wait for the device and could not be captured in a graph.
+    inverse: torch.Tensor = norm.square().mul_(1 / channels.shape[-1]).add_(epsilon).rsqrt_()
+    return inverse
 
 
 def attend_heads(
@@ -100,12 +102,12 @@ def attend_heads(
 class FusedProjection:
     """Several linear layers of one input as a single product, laid out once. No parameter changes place."""
 
-    def __init__(self, linears: Sequence[nn.Linear], rows: int) -> None:
+    def __init__(self, linears: Sequence[nn.Linear], rows: int, pack: Pack | None) -> None:
         self._linears = linears
         self._sources = self._identities()
         weight = torch.cat([linear.weight.detach() for linear in linears])
-        self._packs = can_pack(weight)
-        self._weight = pack_weight(weight, rows) if self._packs else weight
+        self._packed = None if pack is None else pack(weight, rows)
+        self._weight = weight if pack is None else None
         has_bias = linears[0].bias is not None
         self._bias = torch.cat([linear.bias.detach() for linear in linears]) if has_bias else None
 
@@ -115,8 +117,11 @@ class FusedProjection:
 
     def product(self, hidden_RND: torch.Tensor) -> torch.Tensor:
         """`[R, N, number of layers, outputs of each]`."""
-        multiply = packed_product if self._packs else F.linear
-        joined = multiply(hidden_RND, self._weight, self._bias)
+        if self._packed is not None:
+            joined = self._packed.product(hidden_RND, self._bias)
+        else:
+            assert self._weight is not None
+            joined = F.linear(hidden_RND, self._weight, self._bias)
         return joined.view(*joined.shape[:2], len(self._linears), -1)
 
     def _identities(self) -> list[tuple[int, int]]:
@@ -138,20 +143,20 @@ class SelfAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width, bias=out_bias)])
         self._fused: FusedProjection | None = None
 
-    def fuse(self, rows: int) -> None:
+    def fuse(self, rows: int, pack: Pack | None) -> None:
         """Makes one product of the three projections. For inference, after the weights are loaded and placed."""
-        self._fused = FusedProjection((self.to_q, self.to_k, self.to_v), rows)
-        output = _only(self.to_out)
-        if can_pack(output.weight):
-            self.to_out[0] = PackedLinear(output, rows)
+        self._fused = FusedProjection((self.to_q, self.to_k, self.to_v), rows, pack)
+        if pack is not None:
+            self.to_out[0] = PackedLinear(_only(self.to_out), rows, pack)
 
     def is_fused(self) -> bool:
         """Whether the fused product stands for the parameters as they are now."""
-        return self._fused is not None and self._fused.is_current()
+        # A compiler cannot follow the question; `compile_blocks` says that weights no longer change.
+        return self._fused is not None and (torch.compiler.is_compiling() or self._fused.is_current())
 
     def project(self, hidden_RND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised queries and keys `[R, N, 2, D]` and values `[R, N, D]`."""
-        if self._fused is not None and not torch.is_grad_enabled() and self._fused.is_current():
+        if self._fused is not None and not torch.is_grad_enabled() and self.is_fused():
             projected_RN3D = self._fused.product(hidden_RND)
         else:
             parts = (linear(hidden_RND) for linear in (self.to_q, self.to_k, self.to_v))
@@ -160,11 +165,10 @@ class SelfAttention(nn.Module):
         queries_keys_RN2D = rms_normalise(projected_RN3D[:, :, :2], QK_NORM_EPSILON) * norm_weight_2D
         return queries_keys_RN2D, projected_RN3D[:, :, 2]
 
-    def forward(self, block: int, hidden_RND: torch.Tensor, memory: AttentionMemory) -> torch.Tensor:
-        """Attention of block `block` over what `memory` shows: `[R, N, D]`."""
-        queries_keys_RN2D, values_RND = self.project(hidden_RND)
-        out: torch.Tensor = self.to_out[0](memory.attend(block, queries_keys_RN2D, values_RND, self.heads))
-        return out
+    def forward(self, attended_RND: torch.Tensor) -> torch.Tensor:
+        """What an `AttentionMemory` found for the projected queries, back in the hidden state's terms: `[R, N, D]`."""
+        out_RND: torch.Tensor = self.to_out[0](attended_RND)
+        return out_RND
 
 
 class TextAttention(nn.Module):

@@ -21,6 +21,7 @@ from torch import nn
 from visavis.configs import config_names
 from visavis.models.a2v_dit import A2VTransformer
 from visavis.models.generation import SamplingSettings
+from visavis.models.int8_weight import can_compute_in_int8
 from visavis.models.ltx_video_vae import LTXVideoVAE
 from visavis.models.presets import Arguments, Preset, VaeKind, WhisperSource, load_preset
 from visavis.models.shipped_weights import ShippedPart, all_parts_shipped, shipped_fingerprint, shipped_weights
@@ -64,9 +65,10 @@ class LoadedPart:
 def load_part(model: str, part: PartName, device: str = "auto", dtype: str = "auto") -> LoadedPart:
     """Loads one part of a preset ("mini") or of a model folder.
 
-    `device` is "auto", "cpu" or "cuda"; `dtype` is "auto", "float32" or "bfloat16". The speech encoder is always
-    float32: it is small, and its spectrogram needs the range. Raises `ValueError`, saying what to do, for a model,
-    device or dtype that there is not.
+    `device` is "auto", "cpu" or "cuda"; `dtype` is "auto", "float32", "bfloat16" or "int8": float32, with most products
+    of the transformer in 8 bits (`visavis.models.int8_weight`). The speech encoder is always float32: it is small, and
+    its spectrogram needs the range. Raises `ValueError`, saying what to do, for a model, device or dtype that there is
+    not.
     """
     settings, folder = read_settings(model)
     place = resolve_device(device)
@@ -78,7 +80,7 @@ def load_part(model: str, part: PartName, device: str = "auto", dtype: str = "au
     }
     module = placed(load[part](), place, precision).eval().requires_grad_(False)
     if isinstance(module, A2VTransformer):
-        module.fuse(rows=2 * module.chunk_latent_frames * settings.latent_rows**2)
+        fuse(module, settings, dtype)
     return LoadedPart(module, settings, identify(settings, folder))
 
 
@@ -108,9 +110,16 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Turns "auto" into bfloat16 where the hardware multiplies it faster: on CUDA and on CPUs with AMX."""
-    if dtype not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"the dtype must be auto, float32 or bfloat16, got {dtype!r}")
+    """Turns "auto" into bfloat16 where the hardware multiplies it faster: on CUDA and on CPUs with AMX.
+
+    With "int8", tensors are float32. Raises `ValueError` for a dtype that there is not on this device.
+    """
+    if dtype not in ("auto", "float32", "bfloat16", "int8"):
+        raise ValueError(f"the dtype must be auto, float32, bfloat16 or int8, got {dtype!r}")
+    if dtype == "int8":
+        if device.type != "cpu" or not can_compute_in_int8():
+            raise ValueError("the dtype int8 is for x86 CPUs; set the dtype to auto, or the device to cpu")
+        return torch.float32
     if dtype != "auto":
         return torch.float32 if dtype == "float32" else torch.bfloat16
     fast = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16", False)
@@ -121,6 +130,12 @@ def placed(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
     """Moves a module. diffusers' own `to` warns about float32 modules even where there are none."""
     nn.Module.to(module, device=device, dtype=dtype)
     return module
+
+
+def fuse(transformer: A2VTransformer, settings: Preset, dtype: str) -> None:
+    """Prepares a placed transformer for chunks of this size; `dtype` is the one that was asked for."""
+    rows = 2 * transformer.chunk_latent_frames * settings.latent_rows**2
+    transformer.fuse(rows, int8=dtype == "int8")
 
 
 def load_transformer(preset: Preset, folder: Path | None, dtype: torch.dtype) -> A2VTransformer:

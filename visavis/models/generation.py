@@ -31,7 +31,7 @@ from visavis.models.id_context import (
     slot_rotations,
 )
 from visavis.models.noise import chunk_noise
-from visavis.models.row_threads import RowThreads, row_threads
+from visavis.models.step_runner import StepRunner, eager_runner
 
 # What the next chunk's context is made from: one more pass over the clean latents at t = 0, or the last denoising step.
 CacheSource = Literal["clean", "last_step"]
@@ -63,8 +63,8 @@ class SamplingPlan:
     no_id_sink: Sink
     # [rows, columns, channels] of a latent frame.
     latent_shape: tuple[int, int, int]
-    # None: a device other than the CPU, or one core.
-    threads: RowThreads | None
+    # How a forward pass is carried out.
+    runner: StepRunner
 
     @property
     def chunk_shape(self) -> tuple[int, int, int, int]:
@@ -96,10 +96,17 @@ class GenerationState:
 
 
 @torch.no_grad()
-def prepare_sampling(transformer: A2VTransformer, settings: SamplingSettings, rows: int, columns: int) -> SamplingPlan:
+def prepare_sampling(
+    transformer: A2VTransformer,
+    settings: SamplingSettings,
+    rows: int,
+    columns: int,
+    *,
+    runner: StepRunner | None = None,
+) -> SamplingPlan:
     """Computes what all sessions share. `rows` and `columns` are those of a latent frame.
 
-    On a CPU, passes will use as many cores as torch is set to use now, each for rows of its own.
+    Forward passes go through `runner`, or without one through `eager_runner(transformer)`.
     """
     device = transformer.proj_in.weight.device
     times = schedule(pinned_scheduler(settings.shift), settings.steps)
@@ -118,7 +125,7 @@ def prepare_sampling(transformer: A2VTransformer, settings: SamplingSettings, ro
         guidance=None if settings.guidance_scale == 1 else joint_guidance(settings.guidance_scale),
         no_id_sink=_sink(transformer, no_id, modulation, rotations, text),
         latent_shape=latent_shape,
-        threads=row_threads(torch.get_num_threads()) if device.type == "cpu" and torch.get_num_threads() > 1 else None,
+        runner=runner or eager_runner(transformer),
     )
 
 
@@ -283,10 +290,10 @@ def denoise_step(chunks: Sequence[ChunkInProgress]) -> None:
     plan = chunks[0].plan
     forward_pass = ForwardPass(latents_RTHWC, _modulation(chunks), memory, _speech(chunks), plan.text)
     if all(chunk.latents_ready for chunk in chunks):
-        forward_pass.remember(transformer, plan.threads)
+        plan.runner.remember(forward_pass)
         velocities: Sequence[torch.Tensor | None] = [None] * len(chunks)
     else:
-        velocities = forward_pass.velocities(transformer, plan.threads).split(rows)
+        velocities = plan.runner.velocities(forward_pass).split(rows)
     for chunk, velocities_RTHWC in zip(chunks, velocities, strict=True):
         chunk.complete_pass(velocities_RTHWC)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
@@ -111,6 +112,41 @@ class Window:
         """Rows of the batch that this window serves."""
         return self._keys_LRKD.shape[1]
 
+    @property
+    def has_context(self) -> bool:
+        """False for a first chunk, which attends to less."""
+        return self._first_visible == 0
+
+    def by_first_row(self) -> list[tuple[int, Window]]:
+        """As `Windows.by_first_row`."""
+        return [(0, self)]
+
+    @property
+    def records(self) -> bool:
+        """Whether keys and values are kept as the next chunk's context."""
+        return self._recorded is not None
+
+    def blank(self, rows: int) -> Window:
+        """A window of this size for `rows` rows, with a context; what is in it is still undefined."""
+        blank = copy(self)
+        blocks, _, tokens, width = self._keys_LRKD.shape
+        blank._keys_LRKD, blank._values_LRKD = (self._keys_LRKD.new_empty(blocks, rows, tokens, width) for _ in "kv")
+        blank._first_visible, blank._recorded = 0, None
+        return blank
+
+    def copy_past_of(self, other: Window, first_row: int) -> None:
+        """Takes sink and context of a window that has one, for the rows from `first_row` on."""
+        assert other.has_context, "a row of a batch with contexts has one"
+        rows, past = slice(first_row, first_row + other.rows), slice(self._current.start)
+        self._keys_LRKD[:, rows, past] = other._keys_LRKD[:, :, past]
+        self._values_LRKD[:, rows, past] = other._values_LRKD[:, :, past]
+
+    def copy_recorded_to(self, other: Window, first_row: int) -> None:
+        """Hands what was recorded in the rows from `first_row` on to a window that records."""
+        rows, recorded, target = slice(first_row, first_row + other.rows), self.recorded(), other.recorded()
+        target.keys_LRND.copy_(recorded.keys_LRND[:, rows])
+        target.values_LRND.copy_(recorded.values_LRND[:, rows])
+
     def part(self, rows: slice) -> Window:
         """The window of some of the rows; what is written through it is written here."""
         part = copy(self)
@@ -154,6 +190,11 @@ class Windows:
     def __init__(self, windows: Sequence[Window]) -> None:
         self._windows = windows
         self._rows = [window.rows for window in windows]
+
+    def by_first_row(self) -> list[tuple[int, Window]]:
+        """Each window and the first of its rows."""
+        firsts = [0, *accumulate(self._rows[:-1])]
+        return list(zip(firsts, self._windows, strict=True))
 
     def part(self, rows: slice) -> Windows:
         """The windows of some of the rows."""

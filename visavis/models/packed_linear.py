@@ -7,13 +7,26 @@ the `mini` transformer a tenth of a chunk's time. PyTorch offers this through th
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 Activation = Literal["none", "gelu-tanh"]
+
+
+class PackedWeight(Protocol):
+    """A weight in a layout, and perhaps a precision, of its own."""
+
+    def product(self, inputs: torch.Tensor, bias: torch.Tensor | None, activation: Activation = "none") -> torch.Tensor:
+        """`activation(inputs @ weight.T + bias)`; the first dimension of `inputs` is the batch. Not differentiable."""
+        ...
+
+
+# Packs a weight for inputs of so many rows (others work too).
+Pack = Callable[[torch.Tensor, int], PackedWeight]
 
 
 class PackedLinear(nn.Linear):
@@ -23,12 +36,12 @@ class PackedLinear(nn.Linear):
     copy is out of date and no longer used.
     """
 
-    def __init__(self, linear: nn.Linear, rows: int, activation: Activation = "none") -> None:
+    def __init__(self, linear: nn.Linear, rows: int, pack: Pack, activation: Activation = "none") -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight = linear.weight
         self.bias = linear.bias
         self._activation = activation
-        self._packed = pack_weight(linear.weight, rows)
+        self._packed = pack(linear.weight.detach(), rows)
         self._source = _identity(linear.weight)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -36,27 +49,25 @@ class PackedLinear(nn.Linear):
         if torch.is_grad_enabled() or self._source != _identity(self.weight):
             out = F.linear(inputs, self.weight, self.bias)
             return out if self._activation == "none" else F.gelu(out, approximate="tanh")
-        return packed_product(inputs, self._packed, self.bias, self._activation)
+        return self._packed.product(inputs, self.bias, self._activation)
+
+
+class Float32Weight:
+    """A float32 weight in oneDNN's layout."""
+
+    def __init__(self, weight: torch.Tensor, rows: int) -> None:
+        self._packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+
+    def product(self, inputs: torch.Tensor, bias: torch.Tensor | None, activation: Activation = "none") -> torch.Tensor:
+        """Implements `PackedWeight`."""
+        name, algorithm = ("none", "") if activation == "none" else ("gelu", "tanh")
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, bias, name, [], algorithm)
+        return product
 
 
 def can_pack(weight: torch.Tensor) -> bool:
     """Whether packing helps this weight: float32 on a CPU, with oneDNN. In bfloat16 PyTorch uses oneDNN by itself."""
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-
-
-def pack_weight(weight: torch.Tensor, rows: int) -> torch.Tensor:
-    """The weight in oneDNN's layout for inputs of `rows` rows (others work too)."""
-    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
-    return packed
-
-
-def packed_product(
-    inputs: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None, activation: Activation = "none"
-) -> torch.Tensor:
-    """`activation(inputs @ weight.T + bias)` for a packed weight. Not differentiable."""
-    name, algorithm = ("none", "") if activation == "none" else ("gelu", "tanh")
-    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, name, [], algorithm)
-    return product
 
 
 def _identity(weight: torch.Tensor) -> tuple[int, int]:

@@ -116,8 +116,10 @@ class RestPipeline(DiffusionPipeline):
         settings, folder = checkpoints.read_settings(model)
         place = checkpoints.resolve_device(device)
         precision = checkpoints.resolve_dtype(dtype, place)
+        transformer = checkpoints.placed(checkpoints.load_transformer(settings, folder, precision), place, precision)
+        checkpoints.fuse(transformer, settings, dtype)
         return cls(
-            checkpoints.placed(checkpoints.load_transformer(settings, folder, precision), place, precision),
+            transformer,
             checkpoints.placed(checkpoints.load_vae(settings, folder, precision), place, precision),
             checkpoints.placed(checkpoints.load_speech_ae(settings, folder), place, torch.float32),
             checkpoints.placed(checkpoints.load_whisper(settings, folder), place, torch.float32),

@@ -1,0 +1,185 @@
+"""The ways to carry out a forward pass agree: eager, compiled, graphed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.models.small_transformer import SETTINGS, plan, session, small_transformer, speech
+from visavis.models.checkpoints import placed
+from visavis.models.generation import (
+    CacheSource,
+    ChunkInProgress,
+    GenerationState,
+    SamplingPlan,
+    denoise_step,
+    generate_chunk,
+)
+from visavis.models.graphed_runner import GraphedRunner, Replay
+from visavis.models.step_runner import eager_runner, step_runner
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+
+
+class Reruns:
+    """Stands for CUDA graphs on a CPU: a replay computes again, from and to the same addresses."""
+
+    def __init__(self) -> None:
+        self.captures = 0
+
+    def __call__(self, function: Callable[[], torch.Tensor | None]) -> tuple[Replay, torch.Tensor | None]:
+        self.captures += 1
+        kept = function()
+
+        def replay() -> None:
+            result = function()
+            if kept is not None:
+                assert result is not None
+                kept.copy_(result)
+
+        return replay, kept
+
+
+def talk(sampling: SamplingPlan, sessions: int, chunks: int) -> list[torch.Tensor]:
+    """Latents of sessions that run in one batch."""
+    states: list[GenerationState] = [session(sampling, seed=3 + index) for index in range(sessions)]
+    latents = []
+    for index in range(chunks):
+        batch = [ChunkInProgress(speech(seed=10 * index + row), state) for row, state in enumerate(states)]
+        while not batch[0].done:
+            denoise_step(batch)
+        results = [chunk.result() for chunk in batch]
+        latents += [result[0] for result in results]
+        states = [result[1] for result in results]
+    return latents
+
+
+def assert_same(actual: list[torch.Tensor], expected: list[torch.Tensor], tolerance: float = 1e-5) -> None:
+    for one, other in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.timeout(600)
+@needs_compiler
+@pytest.mark.parametrize("fuse", [False, True])
+def test_compiled_blocks_agree_with_eager_ones(fuse: bool) -> None:
+    # In bfloat16 a fused transformer is not packed, as on a GPU.
+    dtype, tolerance = (torch.bfloat16, 0.05) if fuse else (torch.float32, 1e-4)
+    expected, actual = (placed(small_transformer(prompt_tokens=3), torch.device("cpu"), dtype) for _ in range(2))
+    if fuse:
+        expected.fuse()
+        actual.fuse()
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled = replace(plan(actual), runner=step_runner(actual, "compiled", 2))
+    assert_same(talk(compiled, 1, 2), talk(plan(expected), 1, 2), tolerance)
+    assert not torch._dynamo.utils.counters["graph_break"]
+    # One for before and one for after the attention, whichever the block; the ID latent, which has no speech and one
+    # latent frame, and the last block's keys have their own.
+    assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] - before <= 6
+
+
+def test_packed_weights_are_not_compiled() -> None:
+    transformer = small_transformer()
+    transformer.fuse()
+    with pytest.raises(ValueError, match="packed weights cannot be compiled"):
+        step_runner(transformer, "compiled", 2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+def test_graphs_without_cuda_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs a CUDA device"):
+        step_runner(small_transformer(), "graphed", 2)
+
+
+@pytest.mark.parametrize("cache_source", ["clean", "last_step"])
+@pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
+@pytest.mark.parametrize("sessions", [1, 3])
+def test_passes_through_buffers_equal_eager_ones(
+    sessions: int, guidance_scale: float, cache_source: CacheSource
+) -> None:
+    settings = replace(SETTINGS, guidance_scale=guidance_scale, cache_source=cache_source)
+    eager = plan(small_transformer(prompt_tokens=3), settings)
+    capture = Reruns()
+    buffered = replace(eager, runner=GraphedRunner(eager.runner, 6, capture))
+    assert_same(talk(buffered, sessions, 4), talk(eager, sessions, 4))
+    # Velocities, and the pass that makes the context: once each, however many chunks there are.
+    assert capture.captures == 2
+
+
+def test_sessions_that_come_and_go_find_their_own_past() -> None:
+    eager = plan(small_transformer())
+    buffered = replace(eager, runner=GraphedRunner(eager.runner, 4, Reruns()))
+    results = []
+    for sampling in (eager, buffered):
+        states = [generate_chunk(speech(seed=seed), session(sampling, seed=seed))[1] for seed in (3, 4, 5)]
+        chunks = [ChunkInProgress(speech(seed=20 + index), state) for index, state in enumerate(states)]
+        # Three denoising steps and the pass for the context each.
+        for batch in ((0, 1), (2, 0), (1, 2), (1,), (2, 1), (0, 2), (0,)):
+            denoise_step([chunks[index] for index in batch])
+        results.append([chunk.latents_THWC for chunk in chunks])
+        results[-1] += [context.keys_LRND for chunk in chunks if (context := chunk.result()[1].context)]
+    assert_same(results[1], results[0])
+
+
+def test_first_chunks_and_large_batches_go_past_the_graphs() -> None:
+    eager = plan(small_transformer())
+    capture = Reruns()
+    small = replace(eager, runner=GraphedRunner(eager.runner, 2, capture))
+    assert_same(talk(small, 3, 1), talk(eager, 3, 1))
+    assert_same(talk(small, 3, 2), talk(eager, 3, 2))
+    assert capture.captures == 0
+
+
+class HostSyncs(TorchDispatchMode):
+    """Notes what makes the host wait for a device, or sends it a number: neither may stand in a graph."""
+
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "lift_fresh", "masked_select", "is_nonzero", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = str(func).split(".")[1]
+        if name in self.FORBIDDEN:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_pass_waits_for_the_device(dtype: torch.dtype) -> None:
+    transformer = placed(small_transformer(prompt_tokens=3), torch.device("cpu"), dtype)
+    sampling = plan(transformer)
+    sampling = replace(sampling, runner=GraphedRunner(eager_runner(transformer), 4, Reruns()))
+    chunks = [ChunkInProgress(speech(), session(sampling, seed=seed)) for seed in (3, 4)]
+    with HostSyncs() as syncs:
+        while not chunks[0].done:
+            denoise_step(chunks)
+    assert syncs.seen == []
+    with HostSyncs() as syncs:
+        torch.ones(2).sum().item()
+    assert syncs.seen == ["_local_scalar_dense"], "the check itself sees"
+
+
+@needs_cuda
+@pytest.mark.parametrize("execution", ["graphed", "compiled-graphed"])
+def test_graphs_agree_with_eager_passes(execution: Any) -> None:
+    expected, actual = (placed(small_transformer(prompt_tokens=3), torch.device("cuda"), torch.float32) for _ in "ea")
+    graphed = replace(plan(actual), runner=step_runner(actual, execution, 6))
+    assert_same(talk(graphed, 3, 4), talk(plan(expected), 3, 4), 1e-3)

@@ -1,0 +1,164 @@
+"""Forward passes as CUDA graphs: a pass of the `base` transformer launches some 700 kernels, a graph is one launch.
+
+Legend: L blocks, R rows of the batch, T latent frames, H W latent rows and columns, C latent channels, D width.
+
+A graph reads and writes the addresses that it was captured with. So all batches go through the same buffers, as large
+as the largest batch, and a batch of fewer rows uses the first of them. Latents, modulation and speech are copied before
+every pass; sink and context, which are far larger, only when another chunk takes the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from weakref import ref
+
+import torch
+
+from visavis.models.a2v_dit import Modulation
+from visavis.models.attention import FoldedSpeech
+from visavis.models.forward_pass import ForwardPass
+from visavis.models.id_context import Window
+
+if TYPE_CHECKING:
+    from visavis.models.step_runner import StepRunner
+
+# Computes the outputs again, from and to the same addresses.
+Replay = Callable[[], None]
+# Makes a replay of a function without arguments, and returns what the function returned.
+Capture = Callable[[Callable[[], torch.Tensor | None]], tuple[Replay, torch.Tensor | None]]
+
+
+class GraphedRunner:
+    """Implements `StepRunner` with one graph for each number of rows and kind of pass, captured when it first comes.
+
+    Passes with a first chunk, which attends to less, and batches of more than `most_rows` rows go to `inner` as they
+    are. The host waits for nothing; a result is overwritten by the next pass.
+    """
+
+    def __init__(self, inner: StepRunner, most_rows: int, capture: Capture) -> None:
+        self._inner = inner
+        self._most_rows = most_rows
+        self._capture = capture
+        self._buffers: PassBuffers | None = None
+        # By rows, whether velocities are wanted, and whether keys and values are recorded.
+        self._graphs: dict[tuple[int, bool, bool], tuple[Replay, torch.Tensor | None]] = {}
+
+    def velocities(self, forward_pass: ForwardPass) -> torch.Tensor:
+        """Implements `StepRunner`."""
+        if not self._fits(forward_pass):
+            return self._inner.velocities(forward_pass)
+        velocities_RTHWC = self._replay(forward_pass, wants_velocities=True)
+        assert velocities_RTHWC is not None
+        return velocities_RTHWC
+
+    def remember(self, forward_pass: ForwardPass) -> None:
+        """Implements `StepRunner`."""
+        if self._fits(forward_pass):
+            self._replay(forward_pass, wants_velocities=False)
+        else:
+            self._inner.remember(forward_pass)
+
+    def _fits(self, forward_pass: ForwardPass) -> bool:
+        windows = (window for _, window in forward_pass.memory.by_first_row())
+        return len(forward_pass.latents_RTHWC) <= self._most_rows and all(window.has_context for window in windows)
+
+    def _replay(self, forward_pass: ForwardPass, *, wants_velocities: bool) -> torch.Tensor | None:
+        if self._buffers is None:
+            self._buffers = PassBuffers(forward_pass, self._most_rows)
+        self._buffers.load(forward_pass)
+        rows = len(forward_pass.latents_RTHWC)
+        records = any(window.records for _, window in forward_pass.memory.by_first_row())
+        key = (rows, wants_velocities, records)
+        if key not in self._graphs:
+            buffered = self._buffers.forward_pass(rows, forward_pass, records=records)
+            self._graphs[key] = self._capture(lambda: self._run(buffered, wants_velocities=wants_velocities))
+        replay, velocities_RTHWC = self._graphs[key]
+        replay()
+        self._buffers.store_recorded(forward_pass)
+        return velocities_RTHWC
+
+    def _run(self, buffered: ForwardPass, *, wants_velocities: bool) -> torch.Tensor | None:
+        if wants_velocities:
+            return self._inner.velocities(buffered)
+        self._inner.remember(buffered)
+        return None
+
+
+class PassBuffers:
+    """The arguments of a forward pass at addresses that stay."""
+
+    def __init__(self, example: ForwardPass, rows: int) -> None:
+        """Shapes, device and dtype are those of `example`, but for the number of rows."""
+        latents, blocks, output = example.latents_RTHWC, example.modulation.blocks, example.modulation.output
+        self._latents_RTHWC = latents.new_empty(rows, *latents.shape[1:])
+        self._modulation = Modulation(
+            blocks.new_empty(blocks.shape[0], rows, *blocks.shape[2:]), output.new_empty(rows, *output.shape[1:])
+        )
+        self._speech = [
+            FoldedSpeech(
+                *(
+                    part.new_empty(rows, *part.shape[1:])
+                    for part in (speech.keys_RTDM, speech.bias_RT1M, speech.values_RTMD)
+                )
+            )
+            for speech in example.speech
+        ]
+        _, window = example.memory.by_first_row()[0]
+        self._window = window.blank(rows)
+        self._recording_window = self._window.part(slice(None))
+        self._recording_window.start_recording()
+        # Whose sink and context stand in which rows.
+        self._occupants: dict[range, ref[Window]] = {}
+
+    def forward_pass(self, rows: int, example: ForwardPass, *, records: bool) -> ForwardPass:
+        """The buffers' first rows as the arguments of a pass; the text, which never changes, is the example's."""
+        window = self._recording_window if records else self._window
+        whole = ForwardPass(self._latents_RTHWC, self._modulation, window, self._speech, example.text)
+        return whole.part(slice(0, rows))
+
+    def load(self, given: ForwardPass) -> None:
+        """Copies the arguments of a pass in."""
+        rows = slice(0, len(given.latents_RTHWC))
+        self._latents_RTHWC[rows] = given.latents_RTHWC
+        self._modulation.blocks[:, rows] = given.modulation.blocks
+        self._modulation.output[rows] = given.modulation.output
+        for own, speech in zip(self._speech, given.speech, strict=True):
+            own.keys_RTDM[rows] = speech.keys_RTDM
+            own.bias_RT1M[rows] = speech.bias_RT1M
+            own.values_RTMD[rows] = speech.values_RTMD
+        for first_row, window in given.memory.by_first_row():
+            self._take_past(first_row, window)
+
+    def store_recorded(self, given: ForwardPass) -> None:
+        """Copies what was recorded out to the windows that record."""
+        for first_row, window in given.memory.by_first_row():
+            if window.records:
+                self._recording_window.copy_recorded_to(window, first_row)
+
+    def _take_past(self, first_row: int, window: Window) -> None:
+        taken = range(first_row, first_row + window.rows)
+        occupant = self._occupants.get(taken)
+        if occupant is not None and occupant() is window:
+            return
+        self._window.copy_past_of(window, first_row)
+        others = {rows: other for rows, other in self._occupants.items() if not _overlap(rows, taken)}
+        self._occupants = {**others, taken: ref(window)}
+
+
+def captured(function: Callable[[], torch.Tensor | None]) -> tuple[Replay, torch.Tensor | None]:
+    """A CUDA graph of what `function` launches, after two runs for what is only done the first time."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            function()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = function()
+    return graph.replay, result
+
+
+def _overlap(rows: range, others: range) -> bool:
+    return rows.start < others.stop and others.start < rows.stop

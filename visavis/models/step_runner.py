@@ -1,0 +1,98 @@
+"""How a forward pass is carried out: as it stands, with compiled blocks, or as a CUDA graph; the model is the same.
+
+A `StepRunner` takes the arguments of a pass; who denoises (`visavis.models.generation`) does not know which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Literal, Protocol, get_args
+
+import torch
+
+from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.forward_pass import ForwardPass
+from visavis.models.packed_linear import PackedLinear
+from visavis.models.row_threads import RowThreads, row_threads
+
+# graphed: CUDA graphs of the eager operations; compiled-graphed: of compiled blocks.
+Execution = Literal["eager", "compiled", "graphed", "compiled-graphed"]
+EXECUTIONS: Final[tuple[Execution, ...]] = get_args(Execution)
+
+
+class StepRunner(Protocol):
+    """Carries out forward passes of one transformer."""
+
+    def velocities(self, forward_pass: ForwardPass) -> torch.Tensor:
+        """The velocity of every row, shaped as the latents. To be read before the next pass begins."""
+        ...
+
+    def remember(self, forward_pass: ForwardPass) -> None:
+        """The pass for the sake of the memory alone."""
+        ...
+
+
+class EagerRunner:
+    """Calls the transformer; with `threads` on a CPU, each core for rows of its own."""
+
+    def __init__(self, transformer: A2VTransformer, threads: RowThreads | None) -> None:
+        self._transformer = transformer
+        self._threads = threads
+
+    def velocities(self, forward_pass: ForwardPass) -> torch.Tensor:
+        """Implements `StepRunner`."""
+        if self._threads is None:
+            return forward_pass.velocities(self._transformer)
+        return torch.cat(self._side_by_side(ForwardPass.velocities, forward_pass, self._threads))
+
+    def remember(self, forward_pass: ForwardPass) -> None:
+        """Implements `StepRunner`."""
+        if self._threads is None:
+            forward_pass.remember(self._transformer)
+        else:
+            self._side_by_side(ForwardPass.remember, forward_pass, self._threads)
+
+    def _side_by_side(
+        self, run: Callable[[ForwardPass, A2VTransformer], Any], forward_pass: ForwardPass, threads: RowThreads
+    ) -> list[Any]:
+        shares = threads.split(len(forward_pass.latents_RTHWC))
+        return threads.run([partial(run, forward_pass.part(rows), self._transformer) for rows in shares])
+
+
+def eager_runner(transformer: A2VTransformer) -> EagerRunner:
+    """On a CPU with as many cores as torch is set to use now."""
+    on_cpu, cores = transformer.proj_in.weight.device.type == "cpu", torch.get_num_threads()
+    return EagerRunner(transformer, row_threads(cores) if on_cpu and cores > 1 else None)
+
+
+def step_runner(transformer: A2VTransformer, execution: Execution, most_rows: int) -> StepRunner:
+    """The runner for a way of execution. `most_rows` is the largest batch that graphs are made for.
+
+    `compiled` changes the transformer (`compile_blocks`). Raises `ValueError` for graphs without CUDA, and for blocks
+    that cannot be compiled.
+    """
+    if execution in ("compiled", "compiled-graphed"):
+        compile_blocks(transformer)
+    runner = eager_runner(transformer)
+    if execution in ("eager", "compiled"):
+        return runner
+    if transformer.proj_in.weight.device.type != "cuda":
+        raise ValueError(f"the execution {execution} needs a CUDA device; on a CPU use eager or compiled")
+    from visavis.models.graphed_runner import GraphedRunner, captured
+
+    return GraphedRunner(runner, most_rows, captured)
+
+
+def compile_blocks(transformer: A2VTransformer) -> None:
+    """Compiles what a block does before and after its attention, once for all blocks (torch.compile).
+
+    After the weights are loaded, placed and fused: they must not change any more. Raises `ValueError` for blocks whose
+    weights are packed for oneDNN, which torch.compile cannot take: there use a transformer that is not fused.
+    """
+    if any(isinstance(module, PackedLinear) for module in transformer.modules()):
+        raise ValueError("packed weights cannot be compiled; load the transformer without fusing it")
+    for block in transformer.blocks:
+        # Shapes are those of a batch size: compiled for each that comes, without guards on others.
+        block.before_attention = torch.compile(block.before_attention, dynamic=False)  # type: ignore[method-assign]
+        block.after_attention = torch.compile(block.after_attention, dynamic=False)  # type: ignore[method-assign]
