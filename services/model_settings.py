@@ -15,7 +15,7 @@ class ModelSettings:
     model: str
     # "auto", "cpu" or "cuda".
     device: str
-    # "auto", "float32" or "bfloat16".
+    # "auto", "float32", "bfloat16", or "int8": float32 with the transformer's large products in 8 bits.
     dtype: str
 
 
