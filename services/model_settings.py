@@ -24,5 +24,5 @@ def read_model_settings(environment: Environment) -> ModelSettings:
     return ModelSettings(
         model=environment.text("MODEL", "mini"),
         device=environment.choice("DEVICE", "auto", ("auto", "cpu", "cuda")),
-        dtype=environment.choice("DTYPE", "auto", ("auto", "float32", "bfloat16")),
+        dtype=environment.choice("DTYPE", "auto", ("auto", "float32", "bfloat16", "int8")),
     )
