@@ -86,6 +86,23 @@ def test_missing_lookahead_is_silence_and_present_lookahead_is_heard(encoder: Sp
     assert torch.equal(after_missing.past_samples_S, after_heard.past_samples_S)
 
 
+def test_chunks_of_several_sessions_in_one_pass_equal_each_alone(encoder: SpeechEncoder) -> None:
+    speech = [voiced_signal((age + 1) * CHUNK_SAMPLES) * loudness for age, loudness in ((0, 1.0), (1, 0.5), (3, 0.2))]
+    chunks = []
+    for samples_S in speech:
+        state = encoder.initial_state()
+        for start in range(0, len(samples_S) - CHUNK_SAMPLES, CHUNK_SAMPLES):
+            _, state = encoder.encode_chunk(samples_S[start : start + CHUNK_SAMPLES], NO_LOOKAHEAD, state)
+        chunks.append((samples_S[-CHUNK_SAMPLES:], NO_LOOKAHEAD, state))
+    together = encoder.encode_chunks(chunks)
+    for (latents_TWD, state), chunk in zip(together, chunks, strict=True):
+        expected_TWD, expected = encoder.encode_chunk(*chunk)
+        torch.testing.assert_close(latents_TWD, expected_TWD, atol=1e-5, rtol=1e-5)
+        assert torch.equal(state.past_samples_S, expected.past_samples_S)
+        for past, expected_past in zip(state.speech_ae.pasts, expected.speech_ae.pasts, strict=True):
+            torch.testing.assert_close(past, expected_past, atol=1e-5, rtol=1e-5)
+
+
 def test_the_state_keeps_the_last_three_seconds(encoder: SpeechEncoder) -> None:
     samples_S = voiced_signal(5 * CHUNK_SAMPLES)
     state = encoder.initial_state()

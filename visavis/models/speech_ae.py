@@ -12,6 +12,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
+from visavis.models.batch_rows import join_rows, split_rows
 from visavis.models.speech_ae_blocks import (
     PairDownsampling,
     Past,
@@ -33,9 +34,18 @@ _DECODER_PASTS = 4
 
 @dataclass(frozen=True, slots=True)
 class SpeechAEEncoderState:
-    """What the encoder remembers between chunks: the last input of each strided block."""
+    """What the encoder remembers between chunks: the last input of each strided block; batch dimension first."""
 
     pasts: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def join(cls, states: Sequence["SpeechAEEncoderState"]) -> "SpeechAEEncoderState":
+        """One state whose batch rows are those of `states`, in order."""
+        return states[0] if len(states) == 1 else cls(join_rows([state.pasts for state in states]))
+
+    def split(self) -> tuple["SpeechAEEncoderState", ...]:
+        """One state for each batch row, with memory of its own."""
+        return tuple(SpeechAEEncoderState(pasts) for pasts in split_rows(self.pasts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 S samples at 16 kHz, T latent frames, W window, D latent channels
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,19 +58,35 @@ class SpeechEncoder(nn.Module):
         scale -1 to 1, on any device.
         Raises ValueError for a wrong number or type of samples, or for samples that are not finite.
         """
-        if samples_S.shape != (CHUNK_SAMPLES,):
-            raise ValueError(f"a chunk must have {CHUNK_SAMPLES} samples, not {list(samples_S.shape)}")
-        if lookahead_S.ndim != 1 or lookahead_S.shape[0] > LOOKAHEAD_SAMPLES:
-            raise ValueError(f"lookahead must have at most {LOOKAHEAD_SAMPLES} samples, not {list(lookahead_S.shape)}")
-        _check_samples(samples_S)
-        _check_samples(lookahead_S)
-        past_S = state.past_samples_S
-        silence_S = past_S.new_zeros(LOOKAHEAD_SAMPLES - lookahead_S.shape[0])
-        window_S = torch.cat([past_S, samples_S.to(past_S.device), lookahead_S.to(past_S.device), silence_S])
-        features_BFWX = chunk_features(window_S[None], self.whisper)
-        latents_BTWD, speech_ae = self.speech_ae.encode_chunk(features_BFWX, state.speech_ae)
-        next_past_S = window_S[CHUNK_SAMPLES : CHUNK_SAMPLES + PAST_SAMPLES].clone()
-        return latents_BTWD[0], SpeechEncoderState(next_past_S, speech_ae)
+        (encoded,) = self.encode_chunks([(samples_S, lookahead_S, state)])
+        return encoded
+
+    @torch.no_grad()
+    def encode_chunks(
+        self, chunks: Sequence[tuple[torch.Tensor, torch.Tensor, SpeechEncoderState]]
+    ) -> list[tuple[torch.Tensor, SpeechEncoderState]]:
+        """`encode_chunk` for chunks of several sessions in one pass; arguments and results in order."""
+        windows_BS = torch.stack([_window(*chunk) for chunk in chunks])
+        before = SpeechAEEncoderState.join([state.speech_ae for _, _, state in chunks])
+        latents_BTWD, after = self.speech_ae.encode_chunk(chunk_features(windows_BS, self.whisper), before)
+        pasts_BS = windows_BS[:, CHUNK_SAMPLES : CHUNK_SAMPLES + PAST_SAMPLES]
+        return [
+            (latents_TWD, SpeechEncoderState(past_S.clone(), speech_ae))
+            for latents_TWD, past_S, speech_ae in zip(latents_BTWD, pasts_BS, after.split(), strict=True)
+        ]
+
+
+def _window(samples_S: torch.Tensor, lookahead_S: torch.Tensor, state: SpeechEncoderState) -> torch.Tensor:
+    """What is heard for a chunk, [64,640]: its past, itself and its lookahead."""
+    if samples_S.shape != (CHUNK_SAMPLES,):
+        raise ValueError(f"a chunk must have {CHUNK_SAMPLES} samples, not {list(samples_S.shape)}")
+    if lookahead_S.ndim != 1 or lookahead_S.shape[0] > LOOKAHEAD_SAMPLES:
+        raise ValueError(f"lookahead must have at most {LOOKAHEAD_SAMPLES} samples, not {list(lookahead_S.shape)}")
+    _check_samples(samples_S)
+    _check_samples(lookahead_S)
+    past_S = state.past_samples_S
+    silence_S = past_S.new_zeros(LOOKAHEAD_SAMPLES - lookahead_S.shape[0])
+    return torch.cat([past_S, samples_S.to(past_S.device), lookahead_S.to(past_S.device), silence_S])
 
 
 def _check_samples(samples_S: torch.Tensor) -> None:

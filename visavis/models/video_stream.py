@@ -8,8 +8,9 @@ apart.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from visavis.models.batch_rows import join_rows, split_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +36,23 @@ class DecoderState:
         """One state whose batch rows are those of `states`, in order. `ValueError` when they do not fit together."""
         if not states:
             raise ValueError("no decoder states to join")
+        if len(states) == 1:
+            return states[0]
         return cls(
-            caches=_join_rows([state.caches for state in states]), noise=_join_rows([state.noise for state in states])
+            caches=join_rows([state.caches for state in states]), noise=join_rows([state.noise for state in states])
         )
 
     def split(self) -> tuple["DecoderState", ...]:
-        """One state for each batch row."""
-        batch_size = (self.caches + self.noise)[0].shape[0]
+        """One state for each batch row, with memory of its own."""
+        count = len(self.caches)
         return tuple(
-            DecoderState(
-                caches=tuple(cache[row : row + 1] for cache in self.caches),
-                noise=tuple(noise[row : row + 1] for noise in self.noise),
-            )
-            for row in range(batch_size)
+            DecoderState(caches=tensors[:count], noise=tensors[count:])
+            for tensors in split_rows(self.caches + self.noise)
         )
 
+    def can_join(self, other: "DecoderState") -> bool:
+        """Whether both fit into one batch: the same model, picture size and age."""
+        return self._row_shapes() == other._row_shapes()
 
-def _join_rows(columns: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    shapes = {tuple(tensor.shape[1:] for tensor in column) for column in columns}
-    if len(shapes) != 1:
-        raise ValueError("decoder states of different models, picture sizes or ages cannot share a batch")
-    return tuple(torch.cat(rows) for rows in zip(*columns, strict=True))
+    def _row_shapes(self) -> list[tuple[int, ...]]:
+        return [tuple(tensor.shape[1:]) for tensor in self.caches + self.noise]
