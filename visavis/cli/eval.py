@@ -1,6 +1,7 @@
 """`visavis eval`: measures of trained weights on clips."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -93,7 +94,8 @@ def _vae(options: argparse.Namespace) -> "tuple[list[Measure], dict[str, Any], d
         collected = VideoVAEMeasures(part.module, detectors, options.face_clips, why_none)
         for count, clip in enumerate(islice(clips, options.limit), start=1):
             sheet.add(collected.add(clip))
-            print(f"{count} clips", end="\r", flush=True)
+            if sys.stdout.isatty():
+                print(f"{count} clips", end="\r", flush=True)
     measures = collected.results()
     if options.sheet:
         sheet.write(options.sheet)
