@@ -169,6 +169,32 @@ async def test_calls_are_answered_and_bounded(start_worker: StartWorker) -> None
     assert await worker.call(request)
 
 
+async def test_calls_yield_to_sessions_but_not_for_good(start_worker: StartWorker) -> None:
+    worker = await start_worker(ToneSettings(step_seconds=0.02))
+    _, session = await worker.open("s1", config())
+    request, order = decoder_pb2.EncodePortraitRequest(portrait=b"abc"), list[str]()
+
+    async def call() -> None:
+        await worker.call(request)
+        order.append("call")
+
+    async def chunks(number: int) -> None:
+        for _ in range(number):
+            session.submit(chunk())
+        for _ in range(number):
+            await anext(session)
+            order.append("chunk")
+
+    working = asyncio.create_task(chunks(5))
+    await asyncio.sleep(0)
+    await call()
+    await working
+    assert order == ["chunk"] * 5 + ["call"], "what a session waits for comes first"
+    order.clear()
+    await asyncio.gather(chunks(150), call())
+    assert 0 < order.index("call") < 150, "a stage that is always busy answers all the same"
+
+
 async def test_a_call_that_takes_too_long_is_unavailable(start_worker: StartWorker) -> None:
     worker = await start_worker(None, worker_settings(call_timeout_seconds=0.1))
     with pytest.raises(StageUnavailable):

@@ -7,12 +7,14 @@ signs of life. Torch is not imported before `run_worker` has set what OpenMP rea
 import ctypes
 import importlib
 import logging
+import math
 import os
 import queue
 import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -37,6 +39,8 @@ from visavis.runtime.worker_messages import (
     WorkerWarm,
 )
 
+# Calls belong to no session: while sessions have work, one is answered in so many seconds, between two steps.
+CALL_PATIENCE_SECONDS = 2.0
 # When the parent reads no more, the engine waits: its outputs are worth nothing to a dead parent.
 EVENTS_LIMIT = 1024
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -109,6 +113,9 @@ class EngineLoop:
         self._session_ids: dict[int, str] = {}
         self._keys: dict[str, int] = {}
         self._rewinds: dict[int, int] = {}
+        # With when they came; few, as the parent bounds them.
+        self._calls: deque[tuple[float, CallEngine]] = deque()
+        self._last_call = -math.inf
         self._born = time.monotonic()
         self._active_since: float | None = None
         self._busy_seconds = 0.0
@@ -134,11 +141,15 @@ class EngineLoop:
     def _serve(self, engine: Engine) -> None:
         caching = engine if isinstance(engine, CachingEngine) else None
         while True:
-            for command in self._take(wait=not engine.has_work()):
+            for command in self._take(wait=not engine.has_work() and not self._calls):
                 if isinstance(command, StopWorker):
                     return
+                if isinstance(command, CallEngine):
+                    self._calls.append((time.monotonic(), command))
+                    continue
                 with self._active():
                     self._perform(engine, command)
+            self._answer_call(engine)
             if engine.has_work():
                 with self._active():
                     outputs = engine.step()
@@ -153,6 +164,19 @@ class EngineLoop:
             yield self._commands.get()
         for _ in range(self._commands.qsize()):
             yield self._commands.get()
+
+    def _answer_call(self, engine: Engine) -> None:
+        """One call, if sessions have nothing to do, or if the last one was long ago for it too."""
+        if not self._calls:
+            return
+        arrived, call = self._calls[0]
+        if engine.has_work() and time.monotonic() - max(arrived, self._last_call) < CALL_PATIENCE_SECONDS:
+            return
+        self._calls.popleft()
+        with self._active():
+            answer = _answer_of(lambda: engine.call(call.request), "")
+        self._events.put(Answered(call.key, answer))
+        self._last_call = time.monotonic()
 
     def _perform(self, engine: Engine, command: Command) -> None:
         match command:
@@ -171,8 +195,6 @@ class EngineLoop:
                     self._emit(engine, session_id, error)
             case CloseSession(key) if key in self._session_ids:
                 self._forget(engine, key)
-            case CallEngine(key, request):
-                self._events.put(Answered(key, _answer_of(lambda: engine.call(request), "")))
             case _:
                 pass  # for a session that has ended meanwhile
 
