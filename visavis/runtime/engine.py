@@ -26,6 +26,8 @@ class EngineDescription:
     frame_rate: int
     # Opaque; stages that serve one session must say the same, e.g. "latents:3x8x8x128:float32". Empty: fits all.
     compatibility: str
+    # Sessions that the device was measured to keep in real time, 0 included; None where that was not measured.
+    real_time_sessions: int | None = None
 
 
 class Engine(Protocol):

@@ -125,6 +125,9 @@ class Metrics:
         info = Gauge("visavis_model_info", "1; the labels say which model runs.", labels, registry=self.registry)
         random_weights = str(description.random_weights).lower()
         info.labels(self.stage, description.model_name, description.model_fingerprint, random_weights).set(1)
+        if description.real_time_sessions is not None:
+            text = "Sessions that the device was measured to keep in real time when it started."
+            self._gauge("visavis_real_time_sessions", text).set(description.real_time_sessions)
 
     def _build_info(self) -> None:
         labels = ["stage", "version", "python_version"]
