@@ -48,12 +48,17 @@ class Inbox(Generic[Payload]):
         """When the oldest chunk is due; never, where nothing waits."""
         return self.waiting[0].deadline_seconds if self.waiting else math.inf
 
-    def candidate(self, session_id: str) -> Candidate | None:
-        """The oldest chunk as the scheduler sees it, or None when nothing waits."""
+    def candidate(self, session_id: str, passes: int = 1) -> Candidate | None:
+        """The oldest chunk as the scheduler sees it, or None when nothing waits; `passes`: what a chunk takes."""
         if not self.waiting:
             return None
         oldest = self.waiting[0]
-        return Candidate(session_id, oldest.deadline_seconds, oldest.arrival_seconds, started=False)
+        return Candidate(session_id, oldest.deadline_seconds, oldest.arrival_seconds, False, passes)
+
+    def candidate_before(self, session_id: str, passes: int) -> Candidate:
+        """What has to be done in `passes` passes before the oldest chunk can begin, and is due with it."""
+        arrival_seconds = self.waiting[0].arrival_seconds if self.waiting else -math.inf
+        return Candidate(session_id, self.next_deadline_seconds, arrival_seconds, True, passes)
 
 
 def stage_timing(arrival_seconds: float, start_seconds: float, end_seconds: float) -> chunk_pb2.StageTiming:

@@ -26,3 +26,8 @@ def read_model_settings(environment: Environment) -> ModelSettings:
         device=environment.choice("DEVICE", "auto", ("auto", "cpu", "cuda")),
         dtype=environment.choice("DTYPE", "auto", ("auto", "float32", "bfloat16", "int8")),
     )
+
+
+def read_max_batch(environment: Environment) -> int:
+    """Reads VISAVIS_MAX_BATCH: sessions that one pass of a stage may serve; raises SettingsError."""
+    return environment.integer("MAX_BATCH", 16, minimum=1, maximum=1024)

@@ -11,8 +11,9 @@ def with_default_threads(settings: ServiceSettings, threads: int) -> ServiceSett
     """Returns the settings with `threads` in place of 0 ("leave it open").
 
     The generator computes most of a chunk, so it takes every core; the other stages take one, or they would all stand
-    in each other's way on a small machine.
+    in each other's way on a small machine. A worker that is pinned takes no more than it has processors.
     """
     if settings.worker.threads:
         return settings
+    threads = min(threads, len(settings.worker.processors) or threads)
     return replace(settings, worker=replace(settings.worker, threads=threads))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from services.audio_encoder.service import define_service
-from services.model_settings import read_model_settings
+from services.audio_encoder.settings import read_audio_encoder_settings
 from services.worker_threads import with_default_threads
 from visavis.runtime.server import run_main
 from visavis.runtime.service import ServiceDefinition
@@ -14,8 +14,8 @@ from visavis.runtime.settings import Environment, ServiceSettings, read_service_
 
 def build(environment: Environment) -> tuple[ServiceDefinition, ServiceSettings]:
     """The service and its settings; raises SettingsError."""
-    settings = read_service_settings(environment, default_port=50051, default_slots=4)
-    return define_service(read_model_settings(environment)), with_default_threads(settings, 1)
+    settings = read_service_settings(environment, default_port=50051, default_slots=16)
+    return define_service(read_audio_encoder_settings(environment)), with_default_threads(settings, 1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The audio encoder's engine, alone in the worker process: speech in, speech latents out.
 
-A step is one chunk of the session that is due first. A session that is rebuilt hears its last chunks again before the
-next one, each a step of its own, due when that next one is.
+A step is one pass over the chunks that are due first, of as many sessions as it pays to take together
+(`services.scheduling`). A session that is rebuilt hears its last chunks again before the next one, one in a pass,
+due when that next one is.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +18,15 @@ import torch
 from google.protobuf.message import Message
 
 from services.audio_encoder.samples import read_samples
+from services.audio_encoder.settings import AudioEncoderSettings
 from services.borders import MAX_KEPT as KEPT_BORDERS
 from services.borders import Borders, log_way
-from services.inbox import Inbox, stage_timing
+from services.inbox import Inbox, WaitingChunk, stage_timing
 from services.loaded_model import LoadedModel, load_model
-from services.model_settings import ModelSettings
+from services.pass_times import measure_pass_times
 from services.replay import read_replay
-from services.scheduling import Candidate, next_chunk
+from services.scheduling import Candidate, by_urgency, next_pass
+from visavis.contract import CHUNK_SAMPLES
 from visavis.models.reach import speech_encoder_reach
 from visavis.models.speech_encoder import SpeechEncoder, SpeechEncoderState
 from visavis.models.tensors import tensor_to_message
@@ -30,6 +34,8 @@ from visavis.runtime.engine import EngineDescription, SessionOutput
 from visavis.runtime.errors import InvalidInput
 from visavis.v1 import audio_encoder_pb2, chunk_pb2
 
+# For finding out, at the start, how long passes take.
+MEASURING_SECONDS: Final = 2.0
 # Samples of a chunk and of its lookahead.
 Speech = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
@@ -42,24 +48,34 @@ class _Session:
     def candidate(self, session_id: str) -> Candidate | None:
         """What the session has to do next, or None."""
         if self.borders.replay:
-            return Candidate(session_id, self.inbox.next_deadline_seconds, 0.0, started=True)
+            return self.inbox.candidate_before(session_id, len(self.borders.replay) + bool(self.inbox.waiting))
         return self.inbox.candidate(session_id)
+
+    def take(self) -> tuple[Speech, WaitingChunk[Speech] | None]:
+        """What the session hears next, and the chunk that is answered with it; None for one that it hears again."""
+        if self.borders.replay:
+            return self.borders.replay.popleft(), None
+        waiting = self.inbox.take()
+        return waiting.payload, waiting
 
 
 class AudioEncoderEngine:
     """Implements `visavis.runtime.engine.Engine`. Every chunk is answered, each session's in order, unless rewound."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: AudioEncoderSettings) -> None:
         self._settings = settings
         self._sessions: dict[str, _Session] = {}
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Loads Whisper and SpeechAE, encodes a few chunks of silence and finds how far back a state reaches."""
-        self._loaded: LoadedModel[SpeechEncoder] = load_model(self._settings, "speech_encoder")
+        """Loads Whisper and SpeechAE, finds how far back a state reaches, and measures passes over silence."""
+        self._loaded: LoadedModel[SpeechEncoder] = load_model(self._settings.model, "speech_encoder")
         # The same for every session; it is never written.
         self._initial_state = self._loaded.module.initial_state()
         self._replay_chunks = speech_encoder_reach(self._loaded.module)
+        self._pass_times = measure_pass_times(
+            self._encode_silence, self._settings.max_batch, budget_seconds=MEASURING_SECONDS
+        )
 
     def describe(self) -> EngineDescription:
         """Says which model runs."""
@@ -96,16 +112,19 @@ class AudioEncoderEngine:
         return any(session.inbox.waiting or session.borders.replay for session in self._sessions.values())
 
     def step(self) -> Sequence[SessionOutput]:
-        """Encodes the chunk that is due first."""
+        """Encodes the chunks that are due first."""
+        start_seconds = time.monotonic()
         candidates = (session.candidate(session_id) for session_id, session in self._sessions.items())
-        chosen = next_chunk(filter(None, candidates))
-        if chosen is None:
-            return []
-        session = self._sessions[chosen.session_id]
-        if session.borders.replay:
-            self._hear(session.borders.replay.popleft(), session)
-            return []
-        return [(chosen.session_id, self._encode(session))]
+        waiting = by_urgency(filter(None, candidates))
+        chosen = next_pass(waiting, self._pass_times, self._settings.max_batch, start_seconds)
+        sessions = [self._sessions[one.session_id] for one in chosen]
+        taken = [session.take() for session in sessions]
+        latents = self._hear([speech for speech, _ in taken], sessions)
+        return [
+            (one.session_id, _encoded(chunk, latents_TWD, start_seconds))
+            for one, (_, chunk), latents_TWD in zip(chosen, taken, latents, strict=True)
+            if chunk is not None
+        ]
 
     def _go_to(self, session_id: str, rewind: audio_encoder_pb2.EncodeRewind, field: str) -> None:
         border = rewind.border
@@ -123,16 +142,32 @@ class AudioEncoderEngine:
         log_way(session_id, border.chunk_index, way, len(replay), self._replay_chunks)
 
     @torch.inference_mode()
-    def _hear(self, speech: Speech, session: _Session) -> torch.Tensor:
-        samples_S, lookahead_S = (torch.from_numpy(part) for part in speech)
-        latents_TWD, state = self._loaded.module.encode_chunk(samples_S, lookahead_S, session.borders.state)
-        session.borders.move_on(state)
-        return latents_TWD
+    def _hear(self, speech: Sequence[Speech], sessions: Sequence[_Session]) -> list[torch.Tensor]:
+        if not speech:
+            return []
+        heard = self._loaded.module.encode_chunks(
+            [
+                (torch.from_numpy(samples_S), torch.from_numpy(lookahead_S), session.borders.state)
+                for (samples_S, lookahead_S), session in zip(speech, sessions, strict=True)
+            ]
+        )
+        for session, (_, state) in zip(sessions, heard, strict=True):
+            session.borders.move_on(state)
+        return [latents_TWD for latents_TWD, _ in heard]
 
-    def _encode(self, session: _Session) -> audio_encoder_pb2.EncodedChunk:
-        chunk = session.inbox.take()
-        start_seconds = time.monotonic()
-        latents = tensor_to_message(self._hear(chunk.payload, session))
-        timing = stage_timing(chunk.arrival_seconds, start_seconds, time.monotonic())
-        speech = chunk_pb2.SpeechLatents(header=chunk.header, latents=latents)
-        return audio_encoder_pb2.EncodedChunk(speech=speech, timing=timing)
+    def _encode_silence(self, sessions: int) -> None:
+        """A pass over chunks of so many sessions; over when the device is done."""
+        silence_S = torch.zeros(CHUNK_SAMPLES)
+        chunks = [(silence_S, silence_S[:0], self._initial_state)] * sessions
+        for latents_TWD, _ in self._loaded.module.encode_chunks(chunks):
+            latents_TWD.cpu()
+
+
+def _encoded(
+    chunk: WaitingChunk[Speech], latents_TWD: torch.Tensor, start_seconds: float
+) -> audio_encoder_pb2.EncodedChunk:
+    # Copying to the host waits for the device, so the clock is read after it.
+    latents = tensor_to_message(latents_TWD)
+    timing = stage_timing(chunk.arrival_seconds, start_seconds, time.monotonic())
+    speech = chunk_pb2.SpeechLatents(header=chunk.header, latents=latents)
+    return audio_encoder_pb2.EncodedChunk(speech=speech, timing=timing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from services.model_settings import ModelSettings
+from services.audio_encoder.settings import AudioEncoderSettings
 from visavis.runtime.service import EngineSpec, ServiceDefinition, ServiceRuntime, bind_servicer
 from visavis.runtime.stream_rules import StreamRules
 from visavis.v1 import audio_encoder_pb2, audio_encoder_pb2_grpc
@@ -33,7 +33,7 @@ class AudioEncoderServicer(audio_encoder_pb2_grpc.AudioEncoderServiceServicer):
         await self._stage.serve_session(request_iterator, context, RULES)
 
 
-def define_service(settings: ModelSettings) -> ServiceDefinition:
+def define_service(settings: AudioEncoderSettings) -> ServiceDefinition:
     """What `run_service` needs to know about the audio encoder."""
     return ServiceDefinition(
         stage=STAGE,

@@ -14,7 +14,7 @@ from visavis.runtime.settings import Environment, ServiceSettings, read_service_
 
 def build(environment: Environment) -> tuple[ServiceDefinition, ServiceSettings]:
     """The service and its settings; raises SettingsError."""
-    settings = read_service_settings(environment, default_port=50053, default_slots=4)
+    settings = read_service_settings(environment, default_port=50053, default_slots=16)
     return define_service(read_decoder_settings(environment)), with_default_threads(settings, 1)
 
 

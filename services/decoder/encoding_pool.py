@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 class EncodingPool(Generic[Result]):
     """A fixed set of threads; a session always uses the same one, so its pictures stay in order.
 
-    Used by one thread. At most `capacity` jobs are pending: ask `is_full` before `submit`.
+    Used by one thread. At most `capacity` jobs are pending: ask for `room` before `submit`.
     """
 
     def __init__(self, threads: int, capacity: int) -> None:
@@ -39,9 +39,9 @@ class EncodingPool(Generic[Result]):
         self._pending = [job for job in self._pending if job[0] != session_id]
 
     @property
-    def is_full(self) -> bool:
-        """True while `submit` would go over the capacity."""
-        return len(self._pending) >= self._capacity
+    def room(self) -> int:
+        """How often `submit` can be called before the pool is full."""
+        return max(0, self._capacity - len(self._pending))
 
     @property
     def is_idle(self) -> bool:
@@ -50,7 +50,7 @@ class EncodingPool(Generic[Result]):
 
     def submit(self, session_id: str, job: Callable[[], Result]) -> None:
         """Runs `job` after the session's earlier ones."""
-        assert not self.is_full
+        assert self.room
         self._pending.append((session_id, self._lanes[self._lane_of[session_id]].submit(job)))
 
     def collect(self, timeout_seconds: float = 0.0) -> list[tuple[str, Future[Result]]]:

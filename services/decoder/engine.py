@@ -1,8 +1,9 @@
 """The decoder's engine, alone in the worker process: video latents in, encoded pictures out.
 
-Torch decodes one chunk at a time; pictures are encoded beside it in a few threads, so that the next chunk is decoded
-while the last one is encoded. A session that is rebuilt decodes its last chunks again before the next one, each a step
-of its own, due when that next one is; their pictures are thrown away.
+A step is one pass of torch over the chunks that are due first, of as many sessions as it pays to take together
+(`services.scheduling`); pictures are encoded beside it in a few threads, so that the next chunks are decoded while the
+last ones are encoded. A session that is rebuilt decodes its last chunks again before the next one, one in a pass,
+due when that next one is; their pictures are thrown away.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from services.decoder.settings import DecoderSettings
 from services.inbox import Inbox, WaitingChunk, stage_timing
 from services.loaded_model import LoadedModel, load_model
 from services.replay import read_replay
-from services.scheduling import Candidate, next_chunk
+from services.scheduling import Candidate, by_urgency, next_pass
 from visavis.contract import CHUNK_FRAMES
 from visavis.models.video_autoencoder import VideoAutoencoder
 from visavis.models.video_stream import DecoderState
@@ -38,6 +39,8 @@ from visavis.v1 import chunk_pb2, decoder_pb2
 # With nothing to decode, a step waits this long for the encoders: their end wakes it at once, a new command after it.
 ENCODER_WAIT_SECONDS: Final = 0.005
 THUMBNAIL_QUALITY: Final = 90
+# For finding out, at the start, how long passes take.
+MEASURING_SECONDS: Final = 3.0
 
 Answer = list[decoder_pb2.DecodedPictures]
 
@@ -74,8 +77,25 @@ class _Session:
     def candidate(self, session_id: str) -> Candidate | None:
         """What the session has to decode next, or None."""
         if self.borders.replay:
-            return Candidate(session_id, self.inbox.next_deadline_seconds, 0.0, started=True)
+            return self.inbox.candidate_before(session_id, len(self.borders.replay) + bool(self.inbox.waiting))
         return self.inbox.candidate(session_id)
+
+    def take(self) -> tuple[torch.Tensor, WaitingChunk[torch.Tensor] | None]:
+        """What is decoded next, and the chunk that is answered with it; None for one that is decoded again."""
+        if self.borders.replay:
+            return self.borders.replay.popleft(), None
+        waiting = self.inbox.take()
+        return waiting.payload, waiting
+
+    def encoding_job(
+        self, pictures_Fhw3: npt.NDArray[np.uint8], chunk: WaitingChunk[torch.Tensor], start_seconds: float
+    ) -> EncodingJob:
+        """What is left to do for the chunk that was just decoded; it is the last one now."""
+        # Frames of an older epoch may have been dropped on their way to the client.
+        restart = chunk.header.restart_pictures or chunk.header.epoch > self.epoch
+        job = EncodingJob(self.encoder, pictures_Fhw3, self.skip_frames, restart, chunk, start_seconds)
+        self.epoch, self.skip_frames = chunk.header.epoch, 0
+        return job
 
 
 class DecoderEngine:
@@ -84,8 +104,9 @@ class DecoderEngine:
     def __init__(self, settings: DecoderSettings) -> None:
         self._settings = settings
         self._sessions: dict[str, _Session] = {}
-        # Raw pictures of a chunk are large (19 MB at 512 x 512), so few may wait for an encoder.
-        self._pool = EncodingPool[Answer](settings.encoding_threads, capacity=2 * settings.encoding_threads)
+        # Raw pictures of a chunk are large (19 MB at 512 x 512), so few may wait for an encoder: those of one pass.
+        capacity = max(2 * settings.encoding_threads, settings.max_batch)
+        self._pool = EncodingPool[Answer](settings.encoding_threads, capacity)
 
     def warm_up(self) -> None:
         """Loads the VAE and runs portrait encoding, priming and decoding once."""
@@ -93,6 +114,7 @@ class DecoderEngine:
         self._model = DecoderModel(self._loaded.module, self._loaded.preset.picture_size)
         self._model.warm_up()
         self._kept = kept_borders(self._settings.kept_borders, self._model.state_bytes)
+        self._pass_times = self._model.measure(self._settings.max_batch, MEASURING_SECONDS)
 
     def describe(self) -> EngineDescription:
         """Says which model runs."""
@@ -146,16 +168,22 @@ class DecoderEngine:
 
     def step(self) -> Sequence[SessionOutput]:
         """Decodes the chunk that is due first, or waits a little for the encoders; returns what they have finished."""
-        candidates = (session.candidate(session_id) for session_id, session in self._sessions.items())
-        chosen = None if self._pool.is_full else next_chunk(filter(None, candidates))
-        if chosen is None:
+        session_ids = self._choose()
+        if not session_ids:
             return self._encoded(ENCODER_WAIT_SECONDS)
-        session = self._sessions[chosen.session_id]
-        if session.borders.replay:
-            self._see(session.borders.replay.popleft(), session)
-        else:
-            self._decode(chosen.session_id, session)
+        self._decode(session_ids)
         return self._encoded(0.0)
+
+    def _choose(self) -> list[str]:
+        """Whose chunks are decoded next: never more than have room in the pool, and only what fits into one batch."""
+        most = min(self._settings.max_batch, self._pool.room)
+        candidates = (session.candidate(session_id) for session_id, session in self._sessions.items())
+        waiting = by_urgency(filter(None, candidates))
+        if not waiting or not most:
+            return []
+        first = self._sessions[waiting[0].session_id].borders.state
+        fitting = [one for one in waiting if first.can_join(self._sessions[one.session_id].borders.state)]
+        return [one.session_id for one in next_pass(fitting, self._pass_times, most, time.monotonic())]
 
     def _go_to(self, session_id: str, rewind: decoder_pb2.DecodeRewind, field: str) -> None:
         border = rewind.border
@@ -177,20 +205,19 @@ class DecoderEngine:
         way = session.borders.go_to(border.chunk_index, replay)
         log_way(session_id, border.chunk_index, way, len(replay), self._model.replay_chunks)
 
-    def _see(self, latents_THWC: torch.Tensor, session: _Session) -> npt.NDArray[np.uint8]:
-        pictures_Fhw3, state = self._model.decode_chunk(latents_THWC, session.borders.state)
-        session.borders.move_on(state)
-        return pictures_Fhw3
-
-    def _decode(self, session_id: str, session: _Session) -> None:
-        chunk = session.inbox.take()
+    def _decode(self, session_ids: Sequence[str]) -> None:
         start_seconds = time.monotonic()
-        pictures_Fhw3 = self._see(chunk.payload, session)
-        # Frames of an older epoch may have been dropped on their way to the client.
-        restart = chunk.header.restart_pictures or chunk.header.epoch > session.epoch
-        job = EncodingJob(session.encoder, pictures_Fhw3, session.skip_frames, restart, chunk, start_seconds)
-        session.epoch, session.skip_frames = chunk.header.epoch, 0
-        self._pool.submit(session_id, job.run)
+        sessions = [self._sessions[session_id] for session_id in session_ids]
+        taken = [session.take() for session in sessions]
+        decoded = self._model.decode_chunks(
+            [latents_THWC for latents_THWC, _ in taken], [session.borders.state for session in sessions]
+        )
+        for session_id, session, (_, chunk), (pictures_Fhw3, state) in zip(
+            session_ids, sessions, taken, decoded, strict=True
+        ):
+            session.borders.move_on(state)
+            if chunk is not None:
+                self._pool.submit(session_id, session.encoding_job(pictures_Fhw3, chunk, start_seconds).run)
 
     def _encoded(self, timeout_seconds: float) -> list[SessionOutput]:
         outputs: list[SessionOutput] = []

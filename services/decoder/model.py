@@ -6,12 +6,14 @@ Legend: T latent frames, H W latent rows and columns, C latent channels, F video
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
+from services.pass_times import PassTimes, measure_pass_times
 from services.replay import most_replayed
 from services.tensor_checks import checked_tensor
 from visavis.contract import CHUNK_LATENT_FRAMES
@@ -42,7 +44,8 @@ class DecoderModel:
         portrait_latent = self.encode_portrait(Image.new("RGB", (self.picture_size, self.picture_size)))
         state = self.initial_state(portrait_latent, seed=0)
         for _ in range(2):
-            _, state = self.decode_chunk(torch.zeros(CHUNK_LATENT_FRAMES, *self.latent_shape), state)
+            ((_, state),) = self.decode_chunks([torch.zeros(CHUNK_LATENT_FRAMES, *self.latent_shape)], [state])
+        self._warm = state
         self.state_bytes = sum(tensor.nbytes for tensor in state.caches)
         reach = video_decoder_reach(self._vae, CHUNK_LATENT_FRAMES)
         self.replay_chunks = most_replayed(
@@ -68,14 +71,35 @@ class DecoderModel:
         return checked_tensor(latents, (CHUNK_LATENT_FRAMES, *self.latent_shape), field)
 
     @torch.inference_mode()
-    def decode_chunk(
-        self, latents_THWC: torch.Tensor, state: DecoderState
-    ) -> tuple[npt.NDArray[np.uint8], DecoderState]:
-        """Returns the chunk's pictures `[24, h, w, 3]` and the next state."""
-        pictures_BF3hw, next_state = self._vae.decode_chunk(self._placed(latents_THWC)[None], state)
-        pixels_F3hw = pictures_BF3hw[0].float().add(1.0).mul_(127.5).round_().to(torch.uint8)
-        pixels_Fhw3: npt.NDArray[np.uint8] = pixels_F3hw.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return pixels_Fhw3, next_state
+    def decode_chunks(
+        self, latents: Sequence[torch.Tensor], states: Sequence[DecoderState]
+    ) -> list[tuple[npt.NDArray[np.uint8], DecoderState]]:
+        """Decodes a chunk `[3, H, W, C]` of each of several sessions whose states `can_join`, in one pass.
+
+        Returns pictures `[24, h, w, 3]` and the next state of each.
+        """
+        latents_BTHWC = torch.stack([self._placed(latents_THWC) for latents_THWC in latents])
+        pictures_BF3hw, next_state = self._vae.decode_chunk(latents_BTHWC, DecoderState.join(states))
+        return [
+            (_pixels(pictures_F3hw), state)
+            for pictures_F3hw, state in zip(pictures_BF3hw, next_state.split(), strict=True)
+        ]
+
+    def measure(self, most: int, budget_seconds: float) -> PassTimes:
+        """Seconds of a pass by the sessions in it, up to `most`; pictures on the host included."""
+        latents_THWC = torch.zeros(CHUNK_LATENT_FRAMES, *self.latent_shape)
+
+        def run_pass(sessions: int) -> None:
+            self.decode_chunks([latents_THWC] * sessions, [self._warm] * sessions)
+
+        return measure_pass_times(run_pass, most, budget_seconds=budget_seconds)
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._vae.device, self._vae.dtype)
+
+
+def _pixels(pictures_F3hw: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """[-1, 1] to 0 to 255: `[24, h, w, 3]` on the host."""
+    pixels_F3hw = pictures_F3hw.float().add(1.0).mul_(127.5).round_().to(torch.uint8)
+    pixels_Fhw3: npt.NDArray[np.uint8] = pixels_F3hw.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels_Fhw3

@@ -1,6 +1,7 @@
 """The generator's engine, alone in the worker process: speech latents in, video latents out.
 
-A step is one forward pass of the chunk that is due first. A session that joins, leaves or becomes urgent is seen
+A step is one forward pass over the chunks that are due first, as many as it pays to take together
+(`services.scheduling`), each at its own time of the schedule. A session that joins, leaves or becomes urgent is seen
 between two passes. The last pass of a chunk makes the context for the next one (cache source "clean"); the chunk's
 latents are final before it and leave at once, and that pass runs when nothing more urgent waits. A session that is
 rebuilt makes the contexts of its last chunks again, one pass each, due when its next chunk is.
@@ -23,6 +24,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
+from services.admission import free_memory_bytes, sessions_in_memory, sessions_in_real_time, slots_to_offer
 from services.borders import Borders, Way, kept_borders, log_way
 from services.generator.model import GeneratorModel
 from services.generator.session import Leaving, Replayed, Session, Started
@@ -32,13 +34,15 @@ from services.generator.transfer_ids import arriving_id, leaving_id
 from services.inbox import stage_timing
 from services.loaded_model import LoadedModel, load_model
 from services.replay import read_replay
-from services.scheduling import next_chunk
+from services.scheduling import by_urgency, keep_places, next_pass
 from visavis.models.a2v_dit import A2VTransformer
 from visavis.models.tensors import tensor_to_message
 from visavis.runtime.engine import EngineDescription, SessionOutput
 from visavis.runtime.errors import InvalidInput, ModelMismatch, NotFound, StageUnavailable
 from visavis.v1 import chunk_pb2, generator_pb2
 
+# For finding out, at the start, how long passes take.
+MEASURING_SECONDS: Final = 4.0
 # Parts of a leaving state in one step: 16 MB take about as long as a forward pass.
 PARTS_PER_STEP: Final = 16
 
@@ -52,6 +56,8 @@ class GeneratorEngine:
         # By arriving id; and by leaving id the session whose state leaves.
         self._arriving: dict[str, ArrivingState] = {}
         self._leaving: dict[str, str] = {}
+        # Of the last pass: whose rows stood where.
+        self._places: list[str] = []
         # What ends transfers, for the next step.
         self._broken: list[SessionOutput] = []
 
@@ -64,10 +70,23 @@ class GeneratorEngine:
         )
         self._model.warm_up()
         self._kept = kept_borders(self._settings.kept_borders, self._model.context_bytes)
+        self._measure()
 
     def describe(self) -> EngineDescription:
-        """Says which model runs."""
-        return self._loaded.describe()
+        """Says which model runs, how many sessions are taken, and how many of them the device keeps in real time."""
+        return replace(self._loaded.describe(), slots=self._slots, real_time_sessions=self._real_time_sessions)
+
+    def _measure(self) -> None:
+        admission, model, together = self._settings.admission, self._model, self._settings.max_batch
+        session_bytes = model.session_bytes + (self._kept + 1) * model.context_bytes
+        free_bytes = admission.memory_bytes or free_memory_bytes(model.device)
+        sinks_bytes = self._settings.sink_capacity * model.avatar_bytes
+        in_memory = sessions_in_memory(session_bytes, sinks_bytes, free_bytes, admission.headroom)
+        self._pass_times, begin_seconds = model.measure(max(1, min(together, in_memory)), MEASURING_SECONDS)
+        self._real_time_sessions = sessions_in_real_time(
+            self._pass_times, model.passes, begin_seconds, admission.headroom, together
+        )
+        self._slots = slots_to_offer(admission, self._real_time_sessions, in_memory)
 
     def open(self, session_id: str, config: Message) -> Message:
         """Takes a checked GenerateConfig; the ready message lacks the lease. Raises InvalidInput for a wrong latent.
@@ -135,28 +154,34 @@ class GeneratorEngine:
         )
 
     def step(self) -> Sequence[SessionOutput]:
-        """Does what is due first: one forward pass (a chunk is returned when its latents are final), or some parts."""
+        """Does what is due first: one forward pass (chunks are returned once their latents are final), or parts."""
         broken, self._broken = self._broken, []
         candidates = (session.candidate(session_id) for session_id, session in self._sessions.items())
-        chosen = next_chunk(filter(None, candidates))
-        if chosen is None:
+        waiting = by_urgency(filter(None, candidates))
+        if not waiting:
             return broken
-        session = self._sessions[chosen.session_id]
-        if session.started is None and not session.borders.replay and session.leaving is not None:
-            return broken + self._send_parts(chosen.session_id, session, session.leaving)
-        return broken + self._advance(chosen.session_id, session)
+        most_urgent = waiting[0].session_id
+        if self._sessions[most_urgent].state_leaves:
+            return broken + self._send_parts(most_urgent, self._sessions[most_urgent])
+        computing = [one for one in waiting if not self._sessions[one.session_id].state_leaves]
+        chosen = next_pass(computing, self._pass_times, self._settings.max_batch, time.monotonic())
+        self._places = keep_places(self._places, [one.session_id for one in chosen])
+        return broken + self._advance(self._places)
 
-    def _advance(self, session_id: str, session: Session) -> list[SessionOutput]:
-        started = session.started = session.started or self._start(session)
-        was_ready = started.progress.latents_ready
-        self._model.advance(started.progress)
-        if started.progress.done:
-            _, state = started.progress.result()
-            session.borders.move_on(state)
-            session.started = None
-        if was_ready or not started.progress.latents_ready:
-            return []
-        return [(session_id, _generated(started))]
+    def _advance(self, session_ids: Sequence[str]) -> list[SessionOutput]:
+        batch = [(session_id, self._sessions[session_id]) for session_id in session_ids]
+        chunks: list[tuple[str, Started, bool]] = []
+        for session_id, session in batch:
+            started = session.started = session.started or self._start(session)
+            chunks.append((session_id, started, started.progress.latents_ready))
+        self._model.advance([started.progress for _, started, _ in chunks])
+        for _, session in batch:
+            session.settle()
+        return [
+            (session_id, _generated(started))
+            for session_id, started, was_ready in chunks
+            if started.progress.latents_ready and not was_ready
+        ]
 
     def _start(self, session: Session) -> Started:
         # A state that was kept or rebuilt says which context there is, the border says which chunk comes.
@@ -202,7 +227,9 @@ class GeneratorEngine:
         session.leaving = Leaving(time.monotonic())
         return request
 
-    def _send_parts(self, session_id: str, session: Session, leaving: Leaving) -> list[SessionOutput]:
+    def _send_parts(self, session_id: str, session: Session) -> list[SessionOutput]:
+        leaving = session.leaving
+        assert leaving is not None
         if leaving.messages is None:
             border = chunk_pb2.ChunkBorder(epoch=session.epoch, chunk_index=session.borders.chunk_index)
             model, context = self._loaded.identity_message(), session.borders.state.context

@@ -6,11 +6,14 @@ Legend: T latent frames, H W latent rows and columns, C latent channels, W speec
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
 from typing import Final
 
 import torch
 
 from services.generator.sink_cache import SinkCache, sink_key
+from services.pass_times import PassTimes, measure_pass_times
 from services.replay import most_replayed
 from services.tensor_checks import checked_tensor
 from visavis.contract import CHUNK_LATENT_FRAMES
@@ -21,6 +24,7 @@ from visavis.models.generation import (
     SamplingSettings,
     begin_session,
     compute_sink,
+    denoise_step,
     generate_chunk,
     prepare_sampling,
 )
@@ -84,6 +88,26 @@ class GeneratorModel:
         return 2 * math.prod(self.context_shape) * self.dtype.itemsize
 
     @property
+    def avatar_bytes(self) -> int:
+        """What an avatar's sink has on the device."""
+        sink = self._warm.sink
+        return sink.keys_LND.nbytes + sink.values_LND.nbytes
+
+    @property
+    def session_bytes(self) -> int:
+        """What a session has on the device beside its borders: the window of its chunk, and the context being made."""
+        chunk_tokens, sink_tokens = (
+            len(part) for part in (self._plan.rotations.current_NP, self._plan.rotations.sink_NP)
+        )
+        window_bytes = self.context_bytes * (2 * chunk_tokens + sink_tokens) // chunk_tokens
+        return window_bytes + self.context_bytes
+
+    @property
+    def passes(self) -> int:
+        """Forward passes a chunk takes."""
+        return self._plan.passes
+
+    @property
     def replay_chunks(self) -> int:
         """Chunks that make a rebuilt context equal the lost one, as far as a rewind with them is a regular message."""
         values = math.prod(self._plan.chunk_shape) + math.prod(self._speech_shape)
@@ -100,9 +124,9 @@ class GeneratorModel:
         return self._plan.transformer.proj_in.weight.device
 
     @torch.inference_mode()
-    def advance(self, chunk: ChunkInProgress) -> None:
-        """Runs one forward pass."""
-        chunk.advance()
+    def advance(self, chunks: Sequence[ChunkInProgress]) -> None:
+        """Runs one forward pass over all of these, each at its own time."""
+        denoise_step(chunks)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -114,3 +138,30 @@ class GeneratorModel:
             _, state = generate_chunk(weight.new_zeros(self._speech_shape), state)
         assert state.context is not None
         self.context_shape = tuple(state.context.keys_LRND.shape)
+        self._warm = state
+
+    @torch.inference_mode()
+    def measure(self, most: int, budget_seconds: float) -> tuple[PassTimes, float]:
+        """Seconds of a pass by the sessions in it, up to `most`, and of what a chunk takes before its first pass."""
+        chunks: list[ChunkInProgress] = []
+
+        def run_pass(sessions: int) -> None:
+            denoise_step(chunks[:sessions])
+            self._finish()
+
+        def renew(sessions: int) -> None:
+            chunks[:] = [self._warm_chunk() for _ in range(sessions)]
+            self._finish()
+
+        times = measure_pass_times(run_pass, most, budget_seconds=budget_seconds, prepare=renew)
+        start_seconds = time.perf_counter()
+        renew(1)
+        return times, time.perf_counter() - start_seconds
+
+    def _warm_chunk(self) -> ChunkInProgress:
+        weight = self._plan.transformer.proj_in.weight
+        return ChunkInProgress(weight.new_zeros(self._speech_shape), self._warm)
+
+    def _finish(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

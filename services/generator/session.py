@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -62,23 +62,37 @@ class Session:
 
     def candidate(self, session_id: str) -> Candidate | None:
         """What the session has to do next, or None."""
-        started = self.started
+        started, steps = self.started, self.borders.state.plan.schedule.steps
         if started is not None and started.waiting is not None and not started.answered:
-            chunk = started.waiting
-            return Candidate(session_id, chunk.deadline_seconds, chunk.arrival_seconds, started=True)
+            chunk, left = started.waiting, steps - started.progress.passes_done
+            return Candidate(session_id, chunk.deadline_seconds, chunk.arrival_seconds, True, left)
         if started is not None or self.borders.replay:
-            # It serves the next chunk, and is due with it.
-            return Candidate(session_id, self._next_deadline_seconds, 0.0, started=True)
+            # Contexts, one pass each: they serve the next chunk, and are due with it.
+            contexts = len(self.borders.replay) + (started is not None)
+            return self._before_next(session_id, contexts + (steps if self.inbox.waiting else 0))
         if self.leaving is None:
-            return self.inbox.candidate(session_id)
-        if self.leaving.complete:
-            return None
-        return Candidate(session_id, self.leaving.requested_seconds, 0.0, started=True)
+            return self.inbox.candidate(session_id, steps)
+        return self._before_next(session_id, 1) if self.state_leaves else None
 
     @property
-    def _next_deadline_seconds(self) -> float:
-        leaving = math.inf if self.leaving is None else self.leaving.requested_seconds
-        return min(leaving, self.inbox.next_deadline_seconds)
+    def state_leaves(self) -> bool:
+        """Whether messages of its state are what comes next: nothing is computed before it goes."""
+        between_chunks = self.started is None and not self.borders.replay
+        return between_chunks and self.leaving is not None and not self.leaving.complete
+
+    def _before_next(self, session_id: str, passes: int) -> Candidate:
+        candidate = self.inbox.candidate_before(session_id, passes)
+        if self.leaving is None:
+            return candidate
+        deadline_seconds = min(self.leaving.requested_seconds, candidate.deadline_seconds)
+        return replace(candidate, deadline_seconds=deadline_seconds, arrival_seconds=-math.inf)
+
+    def settle(self) -> None:
+        """After a pass: where the chunk in progress is done, the session stands behind it."""
+        if self.started is not None and self.started.progress.done:
+            _, state = self.started.progress.result()
+            self.borders.move_on(state)
+            self.started = None
 
     @property
     def border_index(self) -> int:

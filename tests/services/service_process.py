@@ -48,6 +48,8 @@ def service_process(module: str, redis_url: str, **settings: str) -> Iterator[Se
         "VISAVIS_DEVICE": "cpu",
         "VISAVIS_DTYPE": "float32",
         "VISAVIS_WORKER_THREADS": "1",
+        # Bits are compared; with others in its batch a session equals itself alone within a tolerance only.
+        "VISAVIS_MAX_BATCH": "1",
         "VISAVIS_LISTEN_ADDRESS": "127.0.0.1:0",
         "VISAVIS_REDIS_URL": redis_url,
         "VISAVIS_DRAIN_SECONDS": "1",

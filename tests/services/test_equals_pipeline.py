@@ -2,6 +2,7 @@
 
 import io
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,19 +10,16 @@ from PIL import Image
 
 from services.audio_encoder.engine import AudioEncoderEngine
 from services.decoder.engine import DecoderEngine
-from services.decoder.settings import DecoderSettings
 from services.generator.engine import GeneratorEngine
-from services.generator.settings import GeneratorSettings
-from services.model_settings import ModelSettings
 from tests.services.audio_encoder.messages import chunk_of, clip
 from tests.services.decoder.messages import RAW, raw_pictures
 from tests.services.decoder.patterns import moving_pattern
 from tests.services.engine_driver import outputs_of, run_dry
+from tests.services.tiny_settings import audio_encoder_settings, decoder_settings, generator_settings
 from visavis.models.pipeline import RestPipeline
 from visavis.models.tensors import tensor_from_message
 from visavis.v1 import audio_encoder_pb2, decoder_pb2, generator_pb2
 
-MODEL = ModelSettings("tiny", "cpu", "float32")
 SEED = 11
 
 
@@ -33,9 +31,9 @@ def test_speech_latents_video_latents_and_pictures_equal_the_pipeline_s() -> Non
     speech = clip(1)
 
     hearing, denoising, drawing = (
-        AudioEncoderEngine(MODEL),
-        GeneratorEngine(GeneratorSettings(MODEL, sink_capacity=1, kept_borders=0, transfer_seconds=10.0)),
-        DecoderEngine(DecoderSettings(MODEL, encoding_threads=1, kept_borders=0)),
+        AudioEncoderEngine(audio_encoder_settings()),
+        GeneratorEngine(generator_settings()),
+        DecoderEngine(decoder_settings()),
     )
     for engine in (hearing, denoising, drawing):
         engine.warm_up()
@@ -69,10 +67,11 @@ def test_speech_latents_video_latents_and_pictures_equal_the_pipeline_s() -> Non
 
 def test_all_stages_say_the_same_of_their_model() -> None:
     engines = (
-        AudioEncoderEngine(MODEL),
-        GeneratorEngine(GeneratorSettings(MODEL, sink_capacity=1, kept_borders=0, transfer_seconds=10.0)),
-        DecoderEngine(DecoderSettings(MODEL, encoding_threads=1, kept_borders=0)),
+        AudioEncoderEngine(audio_encoder_settings()),
+        GeneratorEngine(generator_settings()),
+        DecoderEngine(decoder_settings()),
     )
     for engine in engines:
         engine.warm_up()
-    assert len({engine.describe() for engine in engines}) == 1
+    said = {replace(engine.describe(), slots=0, real_time_sessions=None) for engine in engines}
+    assert len(said) == 1

@@ -12,21 +12,18 @@ import torch
 
 from services.audio_encoder.engine import AudioEncoderEngine
 from services.decoder.engine import DecoderEngine
-from services.decoder.settings import DecoderSettings
 from services.generator.engine import GeneratorEngine
-from services.generator.settings import GeneratorSettings
-from services.model_settings import ModelSettings
 from tests.services.audio_encoder.messages import CHUNK
 from tests.services.decoder.messages import RAW
 from tests.services.engine_driver import header, random_tensor
 from tests.services.generator.messages import config as generator_config
 from tests.services.generator.messages import portrait_latent
 from tests.services.generator.messages import speech as generator_speech
+from tests.services.tiny_settings import audio_encoder_settings, decoder_settings, generator_settings
 from visavis.models.presets import load_preset
 from visavis.runtime.engine import Engine, SessionOutput
 from visavis.v1 import audio_encoder_pb2, chunk_pb2, decoder_pb2, generator_pb2
 
-MODEL = ModelSettings("tiny", "cpu", "float32")
 LATENT_SHAPE = (3, load_preset("tiny").latent_rows, load_preset("tiny").latent_rows, 16)
 
 # A chunk by epoch and index: what it says follows from the two.
@@ -66,7 +63,7 @@ def name_of(found: chunk_pb2.ChunkHeader) -> Name:
 
 
 def audio_encoder_under_test() -> StageUnderTest:
-    engine = AudioEncoderEngine(MODEL)
+    engine = AudioEncoderEngine(audio_encoder_settings())
     engine.warm_up()
 
     def item(name: Name) -> audio_encoder_pb2.SpeechChunk:
@@ -85,7 +82,7 @@ def audio_encoder_under_test() -> StageUnderTest:
 
 
 def generator_under_test(kept_borders: int = 1) -> StageUnderTest:
-    engine = GeneratorEngine(GeneratorSettings(MODEL, 2, kept_borders=kept_borders, transfer_seconds=10.0))
+    engine = GeneratorEngine(generator_settings(kept_borders=kept_borders))
     engine.warm_up()
 
     def config(session_id: str, resume: Any) -> generator_pb2.GenerateConfig:
@@ -114,7 +111,7 @@ def generator_under_test(kept_borders: int = 1) -> StageUnderTest:
 
 
 def decoder_under_test() -> StageUnderTest:
-    engine = DecoderEngine(DecoderSettings(MODEL, encoding_threads=2, kept_borders=1))
+    engine = DecoderEngine(decoder_settings(kept_borders=1))
     engine.warm_up()
 
     def config(session_id: str, resume: Any) -> decoder_pb2.DecodeConfig:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from services.audio_encoder.engine import AudioEncoderEngine
-from services.model_settings import ModelSettings
 from tests.services.audio_encoder.messages import AHEAD, CHUNK, chunk_of, clip
 from tests.services.engine_driver import header, outputs_of, run_dry
+from tests.services.tiny_settings import audio_encoder_settings
 from visavis.models.tensors import tensor_from_message
 from visavis.runtime.engine import SessionOutput
 from visavis.runtime.errors import InvalidInput
@@ -17,7 +17,7 @@ from visavis.v1 import audio_encoder_pb2
 @pytest.fixture(scope="module")
 def warm_engine() -> AudioEncoderEngine:
     torch.set_num_threads(1)
-    engine = AudioEncoderEngine(ModelSettings("tiny", "cpu", "float32"))
+    engine = AudioEncoderEngine(audio_encoder_settings())
     engine.warm_up()
     return engine
 

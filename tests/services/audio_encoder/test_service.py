@@ -7,9 +7,9 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.audio_encoder.engine import AudioEncoderEngine
-from services.model_settings import ModelSettings
 from tests.services.audio_encoder.messages import chunk_of, clip
 from tests.services.service_process import ServiceProcess, StageStream, service_process
+from tests.services.tiny_settings import audio_encoder_settings
 from visavis.models.tensors import tensor_from_message
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.runtime.errors import CapacityExhausted, InvalidInput, WorkerLost
@@ -52,7 +52,7 @@ async def encode(stub: AudioEncoderServiceStub, session_id: str, seed: int) -> l
 async def test_sessions_side_by_side_give_the_bits_of_the_model(
     stub: AudioEncoderServiceStub,
 ) -> None:
-    engine = AudioEncoderEngine(ModelSettings("tiny", "cpu", "float32"))
+    engine = AudioEncoderEngine(audio_encoder_settings())
     engine.warm_up()
     encoder = engine._loaded.module
     both = await asyncio.gather(encode(stub, "one", 1), encode(stub, "two", 2))

@@ -33,12 +33,12 @@ def test_a_session_keeps_its_order_and_another_overtakes_it(pool: EncodingPool[s
     pool.submit("slow", held(gate, "slow 1"))
     pool.submit("slow", lambda: "slow 2")
     pool.submit("fast", lambda: "fast 1")
-    assert (pool.is_full, pool.is_idle) == (True, False)
+    assert (pool.room, pool.is_idle) == (0, False)
     assert collected(pool, 1) == ["fast 1"]
-    assert (pool.is_full, pool.is_idle) == (False, False)
+    assert (pool.room, pool.is_idle) == (1, False)
     gate.set()
     assert collected(pool, 2) == ["slow 1", "slow 2"]
-    assert (pool.is_full, pool.is_idle) == (False, True)
+    assert (pool.room, pool.is_idle) == (3, True)
     pool.shut_down()
 
 
@@ -58,10 +58,10 @@ def test_a_closed_session_is_never_collected_and_frees_its_place(pool: EncodingP
     pool.open("here")
     for _ in range(3):
         pool.submit("gone", held(gate, "never"))
-    assert (pool.is_full, pool.is_idle) == (True, False)
+    assert (pool.room, pool.is_idle) == (0, False)
     pool.close("gone")
     pool.close("gone")
-    assert (pool.is_full, pool.is_idle) == (False, True)
+    assert (pool.room, pool.is_idle) == (3, True)
     pool.submit("here", lambda: "still works")
     gate.set()
     assert collected(pool, 1) == ["still works"]

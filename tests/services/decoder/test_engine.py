@@ -9,12 +9,11 @@ import torch
 from PIL import Image
 
 from services.decoder.engine import DecoderEngine
-from services.decoder.settings import DecoderSettings
-from services.model_settings import ModelSettings
 from tests.services.decoder.h264_reader import decoded_h264
 from tests.services.decoder.messages import H264, JPEG, RAW, SIZE, config, raw_pictures, video
 from tests.services.decoder.patterns import halved, psnr_db
 from tests.services.engine_driver import header, outputs_of, run_dry
+from tests.services.tiny_settings import decoder_settings
 from visavis.models.tensors import tensor_from_message
 from visavis.runtime.engine import SessionOutput
 from visavis.runtime.errors import InternalError, InvalidInput
@@ -24,7 +23,7 @@ from visavis.v1 import chunk_pb2, decoder_pb2, media_pb2, tensor_pb2
 @pytest.fixture(scope="module")
 def warm_engine() -> DecoderEngine:
     torch.set_num_threads(1)
-    engine = DecoderEngine(DecoderSettings(ModelSettings("tiny", "cpu", "float32"), encoding_threads=2, kept_borders=0))
+    engine = DecoderEngine(decoder_settings())
     engine.warm_up()
     return engine
 

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from services.decoder.engine import DecoderEngine
-from services.decoder.settings import DecoderSettings
-from services.model_settings import ModelSettings
 from tests.services.decoder.h264_reader import decoded_h264
 from tests.services.decoder.messages import H264, RAW, config, video
 from tests.services.engine_driver import outputs_of, run_dry
 from tests.services.generator.messages import portrait_latent
+from tests.services.tiny_settings import decoder_settings
 from visavis.runtime.errors import InvalidInput
 from visavis.v1 import chunk_pb2, decoder_pb2, media_pb2
 
@@ -25,7 +24,7 @@ PORTRAIT = portrait_latent()
 @pytest.fixture(scope="module")
 def warm_engine() -> DecoderEngine:
     torch.set_num_threads(1)
-    engine = DecoderEngine(DecoderSettings(ModelSettings("tiny", "cpu", "float32"), encoding_threads=2, kept_borders=2))
+    engine = DecoderEngine(decoder_settings(kept_borders=2))
     engine.warm_up()
     return engine
 

@@ -9,13 +9,12 @@ import pytest
 from PIL import Image
 
 from services.decoder.engine import DecoderEngine
-from services.decoder.settings import DecoderSettings
-from services.model_settings import ModelSettings
 from tests.services.decoder.h264_reader import decoded_h264
 from tests.services.decoder.messages import H264, JPEG, RAW, SIZE, config, raw_pictures, video
 from tests.services.decoder.patterns import halved, psnr_db
 from tests.services.engine_driver import random_tensor
 from tests.services.service_process import ServiceProcess, StageStream, service_process
+from tests.services.tiny_settings import decoder_settings
 from visavis.models.tensors import tensor_from_message
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.runtime.errors import CapacityExhausted, InvalidInput, VisavisError, error_from_rpc
@@ -72,12 +71,13 @@ async def refusal(stub: DecoderServiceStub, *requests: decoder_pb2.DecodeRequest
 
 
 async def test_raw_frames_are_those_of_the_model_in_every_run_and_beside_others(stub: DecoderServiceStub) -> None:
-    engine = DecoderEngine(DecoderSettings(ModelSettings("tiny", "cpu", "float32"), encoding_threads=1, kept_borders=0))
+    engine = DecoderEngine(decoder_settings())
     engine.warm_up()
     expected = []
     state = engine._model.initial_state(LATENT, 7)
     for index in (1, 2):
-        pictures, state = engine._model.decode_chunk(tensor_from_message(video(LATENT, index, 100).latents), state)
+        latents = tensor_from_message(video(LATENT, index, 100).latents)
+        ((pictures, state),) = engine._model.decode_chunks([latents], [state])
         expected.append(pictures)
     alone = await decode(stub, "alone")
     np.testing.assert_array_equal(raw_pictures(alone), np.concatenate(expected))

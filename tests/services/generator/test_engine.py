@@ -1,15 +1,15 @@
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from services.generator.engine import GeneratorEngine
-from services.generator.settings import GeneratorSettings
-from services.model_settings import ModelSettings
 from tests.services.engine_driver import outputs_of, random_tensor, run_dry
 from tests.services.generator.messages import config, portrait_latent, speech
+from tests.services.tiny_settings import ADMISSION, generator_settings
 from visavis.models.generation import begin_session, generate_chunk
 from visavis.models.tensors import tensor_from_message
 from visavis.runtime.engine import SessionOutput
@@ -20,11 +20,7 @@ from visavis.v1 import chunk_pb2, generator_pb2
 @pytest.fixture(scope="module")
 def warm_engine() -> GeneratorEngine:
     torch.set_num_threads(1)
-    engine = GeneratorEngine(
-        GeneratorSettings(
-            ModelSettings("tiny", "cpu", "float32"), sink_capacity=2, kept_borders=0, transfer_seconds=10.0
-        )
-    )
+    engine = GeneratorEngine(generator_settings())
     engine.warm_up()
     return engine
 
@@ -171,6 +167,36 @@ def test_speech_latents_that_do_not_fit_are_refused(engine: GeneratorEngine) -> 
             engine.submit("a", item, time.monotonic())
         assert caught.value.field == "speech.latents"
     assert not engine.has_work()
+
+
+def test_it_counts_how_many_sessions_the_device_keeps() -> None:
+    torch.set_num_threads(1)
+    measured = replace(ADMISSION, slots=0, headroom=0.15)
+    engine = GeneratorEngine(generator_settings(max_batch=4, admission=measured))
+    engine.warm_up()
+    description = engine.describe()
+    assert description.real_time_sessions is not None
+    assert description.slots == max(1, description.real_time_sessions)
+    small = GeneratorEngine(generator_settings(admission=replace(measured, memory_bytes=_bytes_of(engine, sessions=3))))
+    small.warm_up()
+    assert small.describe().slots <= 3
+
+
+def _bytes_of(engine: GeneratorEngine, sessions: int) -> int:
+    """Memory that so many sessions of `engine` take beside its sinks, and 15 % that stay free."""
+    engine.open("a", config("a"))
+    for index in range(1, 12):
+        engine.submit("a", speech(index), time.monotonic())
+    run_dry(engine)
+    contexts = engine.cache_bytes()["context"]
+    sinks = engine._settings.sink_capacity * engine.cache_bytes()["sink"]
+    return int((sessions * (contexts + engine._model.session_bytes) + sinks) / 0.85) + 1
+
+
+def test_a_device_without_room_for_a_session_does_not_start() -> None:
+    tight = replace(ADMISSION, memory_bytes=1000)
+    with pytest.raises(RuntimeError, match="memory"):
+        GeneratorEngine(generator_settings(admission=tight)).warm_up()
 
 
 def test_there_is_nothing_to_call(engine: GeneratorEngine) -> None:

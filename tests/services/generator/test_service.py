@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from services.generator.engine import GeneratorEngine
-from services.generator.settings import GeneratorSettings
-from services.model_settings import ModelSettings
 from tests.services.engine_driver import random_tensor
 from tests.services.generator.messages import config, portrait_latent, speech
 from tests.services.service_process import ServiceProcess, StageStream, service_process
+from tests.services.tiny_settings import generator_settings
 from visavis.models.generation import begin_session, generate_chunk
 from visavis.models.tensors import tensor_from_message
 from visavis.runtime.embedded_redis import EmbeddedRedis
@@ -84,11 +83,7 @@ async def refusal(stub: GeneratorServiceStub, *requests: generator_pb2.GenerateR
 
 
 async def test_latents_are_bit_for_bit_those_of_one_process_alone_and_side_by_side(stub: GeneratorServiceStub) -> None:
-    engine = GeneratorEngine(
-        GeneratorSettings(
-            ModelSettings("tiny", "cpu", "float32"), sink_capacity=1, kept_borders=0, transfer_seconds=10.0
-        )
-    )
+    engine = GeneratorEngine(generator_settings())
     engine.warm_up()
     alone = await generate(stub, "alone", 5)
     together = await asyncio.gather(*(generate(stub, f"together-{seed}", seed) for seed in (5, 6, 7)))

@@ -11,12 +11,11 @@ import torch
 
 from services.generator import state_transfer
 from services.generator.engine import GeneratorEngine
-from services.generator.settings import GeneratorSettings
 from services.generator.state_transfer import ArrivingState, leaving_state
 from services.generator.transfer_ids import arriving_id, leaving_id
-from services.model_settings import ModelSettings
 from tests.services.engine_driver import outputs_of, run_dry
 from tests.services.generator.messages import config, speech
+from tests.services.tiny_settings import generator_settings
 from visavis.models.id_context import Context
 from visavis.runtime.engine import SessionOutput
 from visavis.runtime.errors import InvalidInput, ModelMismatch, NotFound, StageUnavailable, VisavisError
@@ -27,9 +26,7 @@ SEED = 5
 
 def make_engine() -> GeneratorEngine:
     torch.set_num_threads(1)
-    settings = GeneratorSettings(
-        ModelSettings("tiny", "cpu", "float32"), sink_capacity=2, kept_borders=0, transfer_seconds=10.0
-    )
+    settings = generator_settings()
     engine = GeneratorEngine(settings)
     engine.warm_up()
     return engine
