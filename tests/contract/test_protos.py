@@ -64,13 +64,19 @@ def test_every_call_has_messages_of_its_own(service: ServiceDescriptor) -> None:
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
 def test_every_stream_is_a_oneof_that_begins_with_its_config(service: ServiceDescriptor) -> None:
     for method in service.methods:
-        assert method.client_streaming == method.server_streaming
         if method.client_streaming:
+            assert method.server_streaming
             (requests,) = method.input_type.oneofs
             (responses,) = method.output_type.oneofs
             assert (requests.name, responses.name) == ("request", "response")
             assert requests.fields[0].name == "config"
             assert responses.fields[0].name in {"ready", "started"}
+
+
+def test_only_a_hand_over_answers_one_request_with_many_parts() -> None:
+    methods = [method for service in SERVICES for method in service.methods]
+    parts = {method.full_name for method in methods if method.server_streaming and not method.client_streaming}
+    assert parts == {"visavis.v1.GeneratorService.TransferSession"}
 
 
 def test_the_stages_are_streamed_and_the_public_service_talks() -> None:

@@ -99,7 +99,7 @@ def test_dtype_and_device_are_chosen_by_hardware_or_by_name() -> None:
 def test_what_does_not_exist_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="neither a preset"):
         load_part("huge", "vae")
-    with pytest.raises(ValueError, match="float32 or bfloat16"):
+    with pytest.raises(ValueError, match="float32, bfloat16"):
         load_part("tiny", "vae", "cpu", "float16")
     with pytest.raises(ValueError, match="auto, cpu or cuda"):
         load_part("tiny", "vae", "tpu")
