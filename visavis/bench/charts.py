@@ -1,8 +1,9 @@
-"""Plots of load runs as SVG text, drawn by matplotlib without a display."""
+"""Plots of results as SVG text, drawn by matplotlib without a display."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from visavis.bench.capacity_search import SearchStep
+from visavis.bench.generator_result import ModeFigures
 from visavis.bench.load_figures import LoadBin
 from visavis.contract import CHUNK_SECONDS
 
@@ -78,6 +80,22 @@ def capacity_chart(steps: Sequence[SearchStep]) -> str:
         axes.axhline(CHUNK_SECONDS * 1000, color=ORANGE, linewidth=1, linestyle=":", label="one chunk")
         _ask(axes, "live sessions (hollow: a promise broke)", "chunk latency (ms)")
         _legend(axes)
+    return drawn[0]
+
+
+def generator_chart(modes: Sequence[ModeFigures]) -> str:
+    """Sessions in one batch against the time of their chunks: p95, and what is possible at least."""
+    with _drawing("generator") as (axes, drawn):
+        for figures, color in zip(modes, itertools.cycle((BLUE, ORANGE, GREY, LIGHT_BLUE)), strict=False):
+            sessions = [each.sessions for each in figures.sessions]
+            name = f"{figures.preset} {figures.mode}"
+            times = _milliseconds([each.chunk_seconds.p95 for each in figures.sessions])
+            axes.plot(sessions, times, "o-", color=color, label=f"{name} p95")
+            bounds = _milliseconds([each.bound_seconds for each in figures.sessions])
+            axes.plot(sessions, bounds, "--", color=color, linewidth=1, label=f"{name} bound")
+        axes.axhline(CHUNK_SECONDS * 1000, color=GREY, linewidth=1, linestyle=":", label="one chunk")
+        _ask(axes, "sessions in one batch", "chunk time (ms)")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return drawn[0]
 
 

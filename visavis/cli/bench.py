@@ -36,7 +36,50 @@ def add_bench_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
     transport.add_argument("--seconds", type=float, default=2.0, metavar="S", help="per figure (%(default)s)")
     _add_results(transport)
+    _add_generator(benches)
     _add_capacity(benches)
+
+
+def _add_generator(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    generator = add_command(
+        benches,
+        "generator",
+        "visavis.bench.generator",
+        "Measure the transformer alone: sessions in one batch, against the plain way, diffusers, and the bound.",
+        "Chunks of 1 to 16 sessions in one process, without services. How fast the device multiplies and copies is\n"
+        "measured in the same run; from the configuration follows how long a chunk takes at least.",
+    )
+    generator.add_argument(
+        "--preset",
+        nargs="+",
+        metavar="NAME",
+        help="presets or model folders (default: mini, and base where there is a GPU)",
+    )
+    generator.add_argument("--sessions", type=_numbers, default=[1, 2, 4, 8, 16], metavar="N,N", help="1,2,4,8,16")
+    generator.add_argument(
+        "--compare", type=_numbers, default=[1], metavar="N,N", help="sessions at which others run too; 0: none (1)"
+    )
+    generator.add_argument(
+        "--modes", nargs="+", choices=("parity", "fast"), default=["parity", "fast"], help="both by default"
+    )
+    generator.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="%(default)s")
+    generator.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "int8"), default="auto", help="%(default)s"
+    )
+    generator.add_argument(
+        "--execution",
+        choices=("eager", "compiled", "graphed", "compiled-graphed"),
+        default="eager",
+        help="%(default)s; graphs need a GPU",
+    )
+    generator.add_argument("--blocks", type=int, metavar="N", help="so many transformer blocks, where time lacks")
+    generator.add_argument("--decode", action="store_true", help="also decode pictures, alone and beside")
+    generator.add_argument("--seconds", type=float, default=3.0, metavar="S", help="per figure (%(default)s)")
+    _add_results(generator)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",") if int(part)]
 
 
 def _add_capacity(benches: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

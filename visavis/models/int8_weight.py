@@ -48,16 +48,22 @@ class Int8Weight:
 
     def _by_token(self, inputs_NI: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         largest_N1 = inputs_NI.abs().amax(1, keepdim=True).clamp_min_(_SMALLEST_SCALE)
-        outputs_NO = self._multiply(_rounded(inputs_NI, largest_N1), 1 / _LARGEST, None, "none", "")
+        outputs_NO = self.product_of_bytes(_rounded(inputs_NI, largest_N1), 1 / _LARGEST)
         return outputs_NO.mul_(largest_N1) if bias is None else torch.addcmul(bias, outputs_NO, largest_N1)
 
     def _activated(self, inputs_NI: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         largest = inputs_NI.abs().max().clamp_min_(_SMALLEST_SCALE)
-        return self._multiply(_rounded(inputs_NI, largest), float(largest) / _LARGEST, bias, "gelu", "tanh")
+        return self.product_of_bytes(_rounded(inputs_NI, largest), float(largest) / _LARGEST, bias, "gelu-tanh")
 
-    def _multiply(
-        self, bytes_NI: torch.Tensor, scale: float, bias: torch.Tensor | None, activation: str, algorithm: str
+    def product_of_bytes(
+        self,
+        bytes_NI: torch.Tensor,
+        scale: float,
+        bias: torch.Tensor | None = None,
+        activation: Activation = "none",
     ) -> torch.Tensor:
+        """The same for inputs that are rounded already: uint8, of which each stands for `scale` times (it - 128)."""
+        name, algorithm = ("none", "") if activation == "none" else ("gelu", "tanh")
         product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             bytes_NI,
             scale,
@@ -69,7 +75,7 @@ class Int8Weight:
             1.0,
             0,
             torch.float32,
-            activation,
+            name,
             [],
             algorithm,
         )
