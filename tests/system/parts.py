@@ -20,6 +20,7 @@ CHUNK = 15_360
 # Every process with one thread, so that results do not depend on the machine, and quick to notice what happens.
 ENVIRONMENT = {
     "VISAVIS_WORKER_THREADS": "1",
+    "VISAVIS_SLOTS": "8",
     "VISAVIS_HEARTBEAT_SECONDS": "0.3",
     "VISAVIS_REDIS_TIMEOUT_SECONDS": "0.5",
     "VISAVIS_DRAIN_SECONDS": "1",

@@ -1,7 +1,7 @@
 """Session leases in Redis: an atomic claim with an expiry and a fencing token.
 
 A session has two keys in one hash slot: `visavis:{session_id}:lease` (hash: holder, claim, token; expires) and
-`visavis:{session_id}:fence` (the highest token ever given out; lives a day longer than the last claim or renewal).
+`visavis:{session_id}:fence` (the highest token ever given out; lives ten minutes longer than the last claim or renewal).
 
 The rule: the highest token wins. A claim succeeds when no lease is there, or when its holder may be passed over (the
 claimer names the highest token that it takes over from), and gives out a token above the fence; a renewal or release
@@ -27,7 +27,8 @@ from visavis.runtime.errors import LeaseHeld, LeaseLost
 from visavis.runtime.redis_connection import RedisClient, redis_reply
 
 # A stale holder that sleeps longer than this could meet a fence that started anew; the clock still orders the tokens.
-FENCE_SECONDS = 24 * 3600.0
+# A fence is all that stays of a session: the longer it lives, the more of them a busy Redis holds.
+FENCE_SECONDS = 600.0
 
 _CLAIM = """
 local current = redis.call('HMGET', KEYS[1], 'claim', 'token', 'holder')

@@ -134,7 +134,7 @@ def test_encoded_pictures_come_back_close_to_the_raw_ones(
     else:
         shown = np.stack([np.asarray(Image.open(io.BytesIO(frame.data))) for frame in frames])
     assert shown.shape == raw.shape
-    assert psnr_db(halved(shown), halved(raw)) > 28
+    assert psnr_db(halved(shown), halved(raw)) > 24
 
 
 def test_a_new_epoch_starts_with_a_key_frame(engine: DecoderEngine, portrait_latent: tensor_pb2.Tensor) -> None:

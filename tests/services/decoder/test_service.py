@@ -99,7 +99,7 @@ async def test_every_codec_gives_24_pictures_a_chunk_close_to_the_raw_ones(
         shown = np.stack([np.asarray(Image.open(io.BytesIO(frame.data))) for frame in frames])
     assert shown.shape == raw.shape == (48, SIZE, SIZE, 3)
     # Random weights give noise, whose finest colours 4:2:0 cannot keep.
-    assert psnr_db(halved(shown), halved(raw)) > 28
+    assert psnr_db(halved(shown), halved(raw)) > 24
 
 
 async def test_a_stream_that_breaks_the_rules_is_refused(stub: DecoderServiceStub) -> None:
