@@ -1,7 +1,7 @@
 """Session leases in Redis: an atomic claim with an expiry and a fencing token.
 
 A session has two keys in one hash slot: `visavis:{session_id}:lease` (hash: holder, claim, token; expires) and
-`visavis:{session_id}:fence` (the highest token ever given out; lives ten minutes longer than the last claim or.
+`visavis:{session_id}:fence` (the highest token ever given out; outlives claims and renewals by ten minutes).
 
 The rule: the highest token wins. A claim succeeds when no lease is there, or when its holder may be passed over (the
 claimer names the highest token that it takes over from), and gives out a token above the fence; a renewal or release
