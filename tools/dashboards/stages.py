@@ -18,19 +18,32 @@ def generator() -> dashboards.Dashboard:
     """Speech latents to video latents; holds the sessions' caches under leases."""
     here = 'namespace=~"$namespace",stage="generator"'
     board = _stage("generator", "Generator", "Speech latents to video latents: the diffusion transformer.")
-    own = board.with_panel(
-        lines(
-            "Cache",
-            "Keys and values on the device: context of running sessions, sinks of avatars.",
-            "bytes",
-            Query(f"sum by (kind) (visavis_cache_bytes{{{here}}})", "{{kind}}"),
+    own = (
+        board.with_panel(
+            lines(
+                "Cache",
+                "Keys and values on the device: context of running sessions, sinks of avatars.",
+                "bytes",
+                Query(f"sum by (kind) (visavis_cache_bytes{{{here}}})", "{{kind}}"),
+            )
         )
-    ).with_panel(
-        lines(
-            "Lease conflicts",
-            "Sessions refused or ended because another generator has the lease.",
-            "cps",
-            Query(f"sum by (reason) (rate(visavis_lease_conflicts_total{{{here}}}[$__rate_interval]))", "{{reason}}"),
+        .with_panel(
+            lines(
+                "Sessions in real time",
+                "How many the device was measured to keep when it started; at 0 it serves one all the same, for files.",
+                "short",
+                Query(f"visavis_real_time_sessions{{{here}}}", "{{instance}}"),
+            )
+        )
+        .with_panel(
+            lines(
+                "Lease conflicts",
+                "Sessions refused or ended because another generator has the lease.",
+                "cps",
+                Query(
+                    f"sum by (reason) (rate(visavis_lease_conflicts_total{{{here}}}[$__rate_interval]))", "{{reason}}"
+                ),
+            )
         )
     )
     return process_panels(own, "generator")
