@@ -17,6 +17,7 @@ from visavis.training.data.clip_plan import split_of
 from visavis.training.data.clips import clip_to_files
 from visavis.training.data.shards import write_shard
 from visavis.training.data.voices import VOICES
+from visavis.training.speech.heard_voices import heard_voices
 from visavis.training.speech.recordings import Recording, ShardSpeech, SpokenBatch
 from visavis.training.speech.states_cache import CachedStates, StatesCacheError, cache_states
 
@@ -136,3 +137,12 @@ def test_spoken_clips_are_the_same_every_time_and_of_their_split() -> None:
     assert replace(batch, seed=6).identity != batch.identity != replace(batch, number=2).identity
     earlier = list(replace(batch, number=0).recordings())
     assert max(int(item.key) for item in earlier) < min(int(item.key) for item in first)
+
+
+def test_no_voice_of_the_tests_is_heard_in_training() -> None:
+    heard = heard_voices()
+    for tested in (voice for voice in VOICES if voice.test):
+        same = [voice for voice in heard if (voice.engine, voice.engine_voice) == (tested.engine, tested.engine_voice)]
+        assert all(abs(voice.pitch / tested.pitch - 1) > 0.04 for voice in same)
+        assert tested.engine == "piper" or not same
+    assert len({voice.name for voice in heard}) == len(heard) > 150

@@ -12,9 +12,10 @@ from visavis.models.checkpoints import load_whisper
 from visavis.models.presets import Preset, load_preset
 from visavis.models.speech_ae import SpeechAE
 from visavis.training.data.voice import VoiceError
-from visavis.training.data.voices import VOICES, Speaker, require_engines
+from visavis.training.data.voices import ENGINES, Speaker, require_engines
 from visavis.training.errors import TrainingError
 from visavis.training.plan import Plan
+from visavis.training.speech.heard_voices import heard_voices
 from visavis.training.speech.recordings import RecordingBatch, ShardSpeech, SpokenBatch
 from visavis.training.speech.states_cache import CachedStates, StatesCacheError, cache_states
 from visavis.training.speech.task import SpeechAETask
@@ -79,11 +80,13 @@ def _spoken(plan: Plan) -> Iterator[SpokenBatch]:
     wanted = int(plan.task_options.get("spoken_batches", 0))
     if wanted:
         try:
-            require_engines(sorted({voice.engine for voice in VOICES}))
+            require_engines(ENGINES)
         except VoiceError as error:
             raise TrainingError(str(error)) from error
     for number in range(wanted):
-        yield SpokenBatch(int(plan.task_options["spoken_seed"]), "train", number, _SPOKEN_CLIPS, VOICES, Speaker)
+        yield SpokenBatch(
+            int(plan.task_options["spoken_seed"]), "train", number, _SPOKEN_CLIPS, heard_voices(), Speaker
+        )
 
 
 def _paths_of_run(run: Path, folder: Path) -> dict[str, list[Path]] | None:
