@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
 import torch
 
+from visavis.bench.generator_result import Precision
 from visavis.models.int8_weight import Int8Weight
-
-Precision = Literal["float32", "bfloat16", "int8"]
 
 # Long enough to find a moment in which nobody else takes the device.
 _LEAST_REPEATS: Final = 12

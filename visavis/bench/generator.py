@@ -13,8 +13,7 @@ from visavis.cli.errors import CommandError
 from visavis.openmp import wait_asleep
 
 if TYPE_CHECKING:
-    from visavis.bench.device_rates import Precision
-    from visavis.bench.generator_result import GeneratorResult
+    from visavis.bench.generator_result import GeneratorResult, Precision
 
 _PRECISIONS: Final[dict[str, Precision]] = {"torch.float32": "float32", "torch.bfloat16": "bfloat16"}
 

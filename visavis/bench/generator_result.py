@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from visavis.bench.device_rates import Precision
 from visavis.bench.generator_work import Rates
 from visavis.bench.percentiles import Percentiles
 from visavis.bench.surroundings import Surroundings
@@ -15,7 +14,8 @@ SCHEMA = "visavis.generator/1"
 
 # parity: the preset's own steps and guidance. fast: half as many steps, no guidance.
 Mode = Literal["parity", "fast"]
-MODES: tuple[Mode, ...] = ("parity", "fast")
+# Of products. In int8 those of large weights alone, others are float32.
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import torch
 
-from visavis.bench.device_rates import Precision, copied_bytes_per_second, finish, matrix_operations_per_second
+from visavis.bench.device_rates import copied_bytes_per_second, finish, matrix_operations_per_second
 from visavis.bench.diffusers_generator import DiffusersGenerator
 from visavis.bench.generator_chunks import DecodingBatch, SessionBatch
-from visavis.bench.generator_result import Mode, ModeFigures, SessionsFigures
+from visavis.bench.generator_result import Mode, ModeFigures, Precision, SessionsFigures
 from visavis.bench.generator_work import Rates, TransformerSize, ValueBytes, chunk_passes, chunk_seconds
 from visavis.bench.turns import time_in_turns
 from visavis.models import checkpoints

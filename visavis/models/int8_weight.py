@@ -38,13 +38,13 @@ class Int8Weight:
 
     def product(self, inputs: torch.Tensor, bias: torch.Tensor | None, activation: Activation = "none") -> torch.Tensor:
         """Implements `PackedWeight`."""
-        outputs = inputs.new_empty(*inputs.shape[:-1], len(self._scales_O))
-        for row, inputs_of_row in enumerate(inputs):
-            inputs_NI = inputs_of_row.reshape(-1, inputs.shape[-1])
-            outputs_NO = self._by_token(inputs_NI, bias) if activation == "none" else self._activated(inputs_NI, bias)
-            # While it is in the core's cache.
-            outputs[row] = outputs_NO.view(outputs.shape[1:])
-        return outputs
+        if activation == "none":
+            outputs_NO = self._by_token(inputs.reshape(-1, inputs.shape[-1]), bias)
+        elif len(inputs) == 1:
+            outputs_NO = self._activated(inputs.reshape(-1, inputs.shape[-1]), bias)
+        else:
+            outputs_NO = torch.cat([self._activated(row.reshape(-1, row.shape[-1]), bias) for row in inputs])
+        return outputs_NO.view(*inputs.shape[:-1], -1)
 
     def _by_token(self, inputs_NI: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         largest_N1 = inputs_NI.abs().amax(1, keepdim=True).clamp_min_(_SMALLEST_SCALE)

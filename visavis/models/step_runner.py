@@ -84,7 +84,7 @@ def step_runner(transformer: A2VTransformer, execution: Execution, most_rows: in
     return GraphedRunner(runner, most_rows, captured)
 
 
-def compile_blocks(transformer: A2VTransformer) -> None:
+def compile_blocks(transformer: A2VTransformer, backend: str | Callable[..., Any] = "inductor") -> None:
     """Compiles what a block does before and after its attention, once for all blocks (torch.compile).
 
     After the weights are loaded, placed and fused: they must not change any more. Raises `ValueError` for blocks whose
@@ -93,6 +93,6 @@ def compile_blocks(transformer: A2VTransformer) -> None:
     if any(isinstance(module, PackedLinear) for module in transformer.modules()):
         raise ValueError("packed weights cannot be compiled; load the transformer without fusing it")
     for block in transformer.blocks:
-        # Shapes are those of a batch size: compiled for each that comes, without guards on others.
-        block.before_attention = torch.compile(block.before_attention, dynamic=False)  # type: ignore[method-assign]
-        block.after_attention = torch.compile(block.after_attention, dynamic=False)  # type: ignore[method-assign]
+        # From the second batch size on, torch takes the rows as a variable.
+        block.before_attention = torch.compile(block.before_attention, backend=backend)  # type: ignore[method-assign]
+        block.after_attention = torch.compile(block.after_attention, backend=backend)  # type: ignore[method-assign]
