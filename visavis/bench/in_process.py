@@ -38,7 +38,7 @@ def measure(preset: str, speech_seconds: float) -> InProcessFigures:
     seconds: list[float] = []
     cpu_seconds: list[float] = []
     begin, cpu_begin = time.perf_counter(), time.process_time()
-    for _ in pipeline.stream(portrait, [_at_model_rate(speech_seconds)], seed=0):
+    for _ in pipeline.stream(portrait, [at_model_rate(speech_seconds)], seed=0):
         now, cpu_now = time.perf_counter(), time.process_time()
         seconds.append(now - begin)
         cpu_seconds.append(cpu_now - cpu_begin)
@@ -67,7 +67,7 @@ def _matrix_rate(dtype: "torch.dtype") -> float:
     return 2 * size**3 / Percentiles.of(seconds[2:]).p50
 
 
-def _at_model_rate(speech_seconds: float) -> npt.NDArray[np.float32]:
+def at_model_rate(speech_seconds: float) -> npt.NDArray[np.float32]:
     """16 kHz mono, resampled linearly: here only the time counts."""
     speech = speech_of(speech_seconds)
     wave = speech.samples_SC.mean(axis=1) / 32768

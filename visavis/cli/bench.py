@@ -76,6 +76,18 @@ def _add_generator(benches: "argparse._SubParsersAction[argparse.ArgumentParser]
     generator.add_argument("--decode", action="store_true", help="also decode pictures, alone and beside")
     generator.add_argument("--seconds", type=float, default=3.0, metavar="S", help="per figure (%(default)s)")
     _add_results(generator)
+    precision = add_command(
+        benches,
+        "precision",
+        "visavis.bench.precision",
+        "Measure what 8-bit or bfloat16 products of the transformer do to latents and pictures.",
+        "Generates the bundled sentence twice on the CPU, in float32 and in the other precision, and compares\n"
+        "chunk by chunk: with the same past, and with a past of its own that drifts.",
+    )
+    precision.add_argument("--dtype", choices=("int8", "bfloat16"), default="int8", help="%(default)s")
+    precision.add_argument("--chunks", type=int, default=30, metavar="N", help="of 0.96 s (%(default)s)")
+    _add_results(precision)
+    add_preset(precision)
 
 
 def _numbers(text: str) -> list[int]:
