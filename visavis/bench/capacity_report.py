@@ -13,13 +13,13 @@ from rich.table import Table
 from visavis.bench.capacity_plan import MOST_GPUS, Assumptions, CapacityPlan, Measured
 from visavis.bench.gateway_cost import GatewayCost
 from visavis.bench.json_file import write_json
-from visavis.bench.load_words import milliseconds, percent
 from visavis.bench.markdown_page import dated, header, heading_lines, row
 from visavis.bench.placement_cost import PlacementCost
 from visavis.bench.redis_replay import ReplayFigures
 from visavis.bench.redis_traffic import RedisTraffic
 from visavis.bench.resources import MachineUse
 from visavis.bench.surroundings import Surroundings
+from visavis.bench.units import milliseconds, percent
 
 SCHEMA: Final = "visavis.capacity/1"
 

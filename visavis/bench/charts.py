@@ -7,17 +7,19 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from visavis.bench.capacity_search import SearchStep
-from visavis.bench.generator_result import ModeFigures
-from visavis.bench.load_figures import LoadBin
 from visavis.contract import CHUNK_SECONDS
+
+if TYPE_CHECKING:
+    from visavis.bench.capacity_search import SearchStep
+    from visavis.bench.generator_result import ModeFigures
+    from visavis.bench.load_figures import LoadBin
 
 BLUE, LIGHT_BLUE, ORANGE, GREY = "#1f5fa8", "#9dc0e6", "#c8501e", "#8a8f98"
 _STYLE: Final[dict[Any, Any]] = {

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from visavis.bench.generator_result import GeneratorResult, ModeFigures, SessionsFigures
 from visavis.bench.json_file import write_json
-from visavis.bench.load_words import milliseconds
 from visavis.bench.markdown_page import dated, header, heading_lines, row
 from visavis.bench.percentiles import Percentiles
+from visavis.bench.units import milliseconds
 from visavis.contract import CHUNK_SECONDS
 
 _HEAD: Final = (

@@ -9,7 +9,8 @@ import jinja2
 
 from visavis.bench.charts import capacity_chart, latency_chart, sessions_chart
 from visavis.bench.load_result import LoadResult
-from visavis.bench.load_words import load_counts, milliseconds, percent
+from visavis.bench.load_words import load_counts
+from visavis.bench.units import milliseconds, percent
 
 
 def write_html(result: LoadResult, path: Path) -> None:

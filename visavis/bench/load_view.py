@@ -15,9 +15,10 @@ from rich.text import Text
 from visavis.bench.capacity_search import CapacityResult
 from visavis.bench.load_figures import LoadFigures
 from visavis.bench.load_tally import LoadTally
-from visavis.bench.load_words import load_counts, milliseconds
+from visavis.bench.load_words import load_counts
 from visavis.bench.percentiles import Percentiles
 from visavis.bench.stage_table import stage_table
+from visavis.bench.units import milliseconds
 
 RECENT_SECONDS: Final = 10.0
 # Where there is no terminal: a line so often.

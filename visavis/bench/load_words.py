@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from visavis.bench.load_figures import LoadFigures
+from visavis.bench.units import milliseconds, percent
 
 _MEBI = 2**20
 
@@ -23,14 +24,3 @@ def load_counts(figures: LoadFigures) -> list[tuple[str, str]]:
         ("frames missing, stale", f"{figures.missing_frames}, {figures.stale_frames}"),
         ("received", f"{figures.received_bytes / _MEBI:.1f} MiB, {per_second / 1000:.0f} kB/s a session"),
     ]
-
-
-def milliseconds(seconds: float) -> str:
-    """For people; a dash for what does not exist."""
-    if math.isnan(seconds):
-        return "–"
-    return f"{seconds * 1000:.0f} ms" if abs(seconds) >= 0.01 or seconds == 0 else f"{seconds * 1000:.1f} ms"
-
-
-def percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.2%}"

@@ -10,12 +10,12 @@ from rich.table import Table
 
 from visavis.bench.json_file import write_json
 from visavis.bench.load_view import print_client, print_search
-from visavis.bench.load_words import milliseconds, percent
 from visavis.bench.markdown_page import dated, header, heading_lines, row
 from visavis.bench.percentiles import Percentiles
 from visavis.bench.pipeline_result import OVERHEAD_TARGET, FastFigures, PacedFigures, PipelineResult
 from visavis.bench.resources import MachineUse, ResourceUse
 from visavis.bench.stage_table import STAGES, StageFigures, stage_table
+from visavis.bench.units import milliseconds, percent
 
 _MEBI = 2**20
 # More than this taken by others, and times say more about them.

@@ -78,7 +78,7 @@ def table(operators: Sequence[OperatorTime]) -> Iterator[str]:
 
 def _operator(event: FunctionEventAvg, repeats: int, on_gpu: bool) -> OperatorTime:
     microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-    return OperatorTime(event.key, event.count // repeats, microseconds / 1e6 / repeats)
+    return OperatorTime(str(event.key), event.count // repeats, microseconds / 1e6 / repeats)
 
 
 def _stages(preset: str, device: str, dtype: str, sessions: int) -> Iterator[tuple[str, Callable[[], object]]]:
