@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 from redis.asyncio import Redis
 
-from tests.faults.cluster import Cluster, running_cluster, until
+from tests.faults.cluster import HEARTBEAT_SECONDS, Cluster, running_cluster, until
 from tests.faults.conversation import Outcome, Persona, converse
 from tests.faults.fault_plan import WORKER_FAULTS, Fault, PlannedFault, plan_faults
 from tests.faults.link import Link, Weather
@@ -113,6 +113,9 @@ async def run_chaos(folder: Path, *, seed: int, faults: int, mean_seconds: float
 async def register_personas(cluster: Cluster) -> list[Persona]:
     """Avatars, each with a seed, and what they look like when nothing disturbs them."""
     async with VisavisClient(cluster.gateway_addresses) as client:
+        # Services are ready a moment before the gateways have heard all of them say what they speak.
+        assert await until(lambda: _all_known(client, cluster), _SPARE_SECONDS)
+        await asyncio.sleep(2 * HEARTBEAT_SECONDS)
         consent = Consent.synthetic_person("the fault bench", "a drawing")
         avatar = await client.register_avatar(portrait_jpeg(), consent)
 
@@ -254,20 +257,21 @@ async def _leaks(cluster: Cluster) -> list[str]:
     await asyncio.gather(*(instance.wait_ready() for instance in cluster.instances))
     found = []
     async with VisavisClient(cluster.gateway_addresses) as client:
-
-        async def all_free() -> bool:
-            try:
-                capacity = await client.capacity()
-            except ClientError:
-                return False
-            complete = all(stage.instances == len(cluster.of("generator")) for stage in capacity.stages)
-            return complete and not any(stage.used_slots for stage in capacity.stages)
-
-        if not await until(all_free, _LEAK_SECONDS):
+        if not await until(lambda: _all_known(client, cluster, free=True), _LEAK_SECONDS):
             found.append(f"slots stay taken: {await client.capacity()}")
     if not await until(lambda: _no_keys_left(cluster), _LEAK_SECONDS):
         found.append(f"keys stay behind: {await _session_keys(cluster)}")
     return found
+
+
+async def _all_known(client: VisavisClient, cluster: Cluster, *, free: bool = False) -> bool:
+    """Whether the gateway knows every instance, and with `free` that none of them serves anybody."""
+    try:
+        stages = (await client.capacity()).stages
+    except ClientError:
+        return False
+    complete = all(stage.instances == len(cluster.of("generator")) for stage in stages)
+    return complete and not (free and any(stage.used_slots for stage in stages))
 
 
 async def _no_keys_left(cluster: Cluster) -> bool:

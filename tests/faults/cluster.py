@@ -31,11 +31,12 @@ from visavis.runtime.embedded_redis import EmbeddedRedis
 
 SERVICES: Final = ("audio-encoder", "generator", "decoder", "gateway")
 START_SECONDS: Final = 300.0
+HEARTBEAT_SECONDS: Final = 0.5
 # One thread each, and quick to notice what happens, so that a run of minutes sees many faults.
 ENVIRONMENT: Final = {
     "VISAVIS_WORKER_THREADS": "1",
     "VISAVIS_SLOTS": "16",
-    "VISAVIS_HEARTBEAT_SECONDS": "0.5",
+    "VISAVIS_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
     "VISAVIS_LEASE_SECONDS": "3",
     "VISAVIS_REDIS_TIMEOUT_SECONDS": "1",
     "VISAVIS_DRAIN_SECONDS": "8",

@@ -50,9 +50,14 @@ async def live_conversation(client: VisavisClient, avatar_id: str, until: float)
 
 
 async def short_sessions(client: VisavisClient, avatar_id: str, until: float) -> int:
-    """Sessions that come and go: some end, some are dropped in mid-chunk. Returns how many."""
+    """Sessions that come and go, one every second: some end, some are dropped in mid-chunk. Returns how many.
+
+    What ended is kept in Redis for a while, so their rate must not depend on how busy the machine is.
+    """
     count = 0
+    begin = time.monotonic()
     while time.monotonic() < until:
+        await asyncio.sleep(max(begin + count - time.monotonic(), 0))
         count += 1
         codec = (VideoFormat.jpeg(), VideoFormat.h264(), VideoFormat.raw())[count % 3]
         async with client.talk(avatar_id, audio_format=MONO, video_format=codec, idle="pause") as session:
@@ -63,7 +68,6 @@ async def short_sessions(client: VisavisClient, avatar_id: str, until: float) ->
                     pass
             else:
                 await anext(session.events())
-        await asyncio.sleep(0.3)
     return count
 
 
