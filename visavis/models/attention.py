@@ -55,6 +55,15 @@ class FoldedSpeech:
         """The same shapes with all zeros: an audio attention that adds exactly nothing."""
         return FoldedSpeech(*(torch.zeros_like(part) for part in (self.keys_RTDM, self.bias_RT1M, self.values_RTMD)))
 
+    def heard_where(self, has_speech_R: torch.Tensor) -> FoldedSpeech:
+        """Silenced in the rows where `has_speech_R` is zero."""
+        return FoldedSpeech(
+            *(
+                part * has_speech_R.to(part.dtype)[:, None, None, None]
+                for part in (self.keys_RTDM, self.bias_RT1M, self.values_RTMD)
+            )
+        )
+
     def part(self, rows: slice) -> FoldedSpeech:
         """Some of the rows."""
         return FoldedSpeech(self.keys_RTDM[rows], self.bias_RT1M[rows], self.values_RTMD[rows])

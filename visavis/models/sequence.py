@@ -48,19 +48,16 @@ def forward_sequence(
     latents_RTHWC = torch.stack(inputs, dim=1).flatten(0, 2)
     selected: Modulation = modulation.select(torch.stack(indices, dim=1).flatten()[:, None])
     speech = transformer.fold_speech(speech_BITWA.flatten(0, 1))
-    speech = [_for_streams(part, (clips, chunks), streams, has_speech_B) for part in speech]
+    if has_speech_B is not None:
+        speech = [part.heard_where(has_speech_B.repeat_interleave(chunks)) for part in speech]
+    speech = [_for_streams(part, (clips, chunks), streams) for part in speech]
     memory = SequenceMemory(sink, clips, streams, chunks, rotations)
     velocities_RTHWC: torch.Tensor = transformer(latents_RTHWC, selected, memory, speech, text)
     return velocities_RTHWC.view(clips, streams, chunks, *velocities_RTHWC.shape[1:])[:, -1]
 
 
-def _for_streams(
-    speech: FoldedSpeech, clips_chunks: tuple[int, int], streams: int, has_speech_B: torch.Tensor | None
-) -> FoldedSpeech:
+def _for_streams(speech: FoldedSpeech, clips_chunks: tuple[int, int], streams: int) -> FoldedSpeech:
     def spread(part: torch.Tensor) -> torch.Tensor:
-        part = part.unflatten(0, clips_chunks)[:, None].expand(-1, streams, *[-1] * part.ndim)
-        if has_speech_B is not None:
-            part = part * has_speech_B.to(part.dtype).view(-1, *[1] * (part.ndim - 1))
-        return part.flatten(0, 2)
+        return part.unflatten(0, clips_chunks)[:, None].expand(-1, streams, *[-1] * part.ndim).flatten(0, 2)
 
     return FoldedSpeech(spread(speech.keys_RTDM), spread(speech.bias_RT1M), spread(speech.values_RTMD))
