@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from visavis.training.plan import Cadence, Phase, Plan
+from visavis.training.task import ParameterGroup
 
 
 class LineTask:
@@ -22,8 +23,9 @@ class LineTask:
     def enter_phase(self, phase: Phase) -> None:
         self.entered.append(phase.name)
 
-    def begin_phase(self, phase: Phase) -> Sequence[nn.Parameter]:
-        return list(self.model[2].parameters() if phase.options.get("last_layer") else self.model.parameters())
+    def begin_phase(self, phase: Phase) -> Sequence[ParameterGroup]:
+        last = ParameterGroup(list(self.model[2].parameters()), rate=phase.options.get("last_rate", 1.0))
+        return [last] if phase.options.get("last_layer") else [ParameterGroup(list(self.model[0].parameters())), last]
 
     def batch(self, phase: Phase, chance: np.random.Generator) -> Tensor:
         return torch.from_numpy(chance.normal(size=(8, 4)).astype(np.float32))

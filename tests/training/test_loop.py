@@ -97,6 +97,18 @@ def test_only_what_a_phase_trains_changes(run: Run) -> None:
     assert not torch.equal(after["2.weight"], before["module.2.weight"])
 
 
+def test_a_group_learns_at_its_own_rate(tmp_path: Path) -> None:
+    moved = {}
+    for rate in (0.0, 1.0, 0.01):
+        run = Run(tmp_path / str(rate), line_phase("only", steps=5, last_rate=rate))
+        run.train()
+        fresh = LineTask().model.state_dict()
+        moved[rate] = {name: float((run.weights()[name] - value).abs().max()) for name, value in fresh.items()}
+    assert moved[0.0]["2.weight"] == 0.0
+    assert 0.0 < moved[0.01]["2.weight"] < 0.05 * moved[1.0]["2.weight"]
+    assert min(layers["0.weight"] for layers in moved.values()) > 1e-4
+
+
 def test_sigterm_ends_with_a_checkpoint_after_the_step(run: Run) -> None:
     calls = 0
 

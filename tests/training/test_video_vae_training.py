@@ -41,6 +41,7 @@ mouth = 2.0
 eyes = 1.0
 square = 1.0
 gradient = 1.0
+change = 0.5
 kl = 1e-4
 latent_noise = 0.02
 

@@ -29,6 +29,7 @@ from visavis.models.sequence import forward_sequence
 from visavis.models.video_autoencoder import VideoAutoencoder
 from visavis.training.data.clips import Clip
 from visavis.training.plan import Cadence, Phase, Plan
+from visavis.training.task import ParameterGroup
 
 CHUNK_LATENTS = 3
 TOKENS = 2
@@ -123,8 +124,8 @@ class LatentProbe:
     def enter_phase(self, phase: Phase) -> None:
         """Nothing changes."""
 
-    def begin_phase(self, phase: Phase) -> Sequence[nn.Parameter]:
-        return list(self._network.parameters())
+    def begin_phase(self, phase: Phase) -> Sequence[ParameterGroup]:
+        return [ParameterGroup(list(self._network.parameters()))]
 
     def batch(self, phase: Phase, chance: np.random.Generator) -> LatentBatch:
         """Chunks in a row of random clips, each chunk with a noise of its own."""

@@ -18,6 +18,7 @@ from visavis.models.stream_memory import StreamMemory
 from visavis.models.video_autoencoder import LOG_VARIANCE_RANGE, VideoAutoencoder
 from visavis.models.video_stream import DecoderState
 from visavis.models.video_vae_blocks import (
+    SpatialBlock,
     SpatialBlocks,
     SpatialUpsampling,
     TemporalBlock,
@@ -177,6 +178,14 @@ class CausalVideoVAE(VideoAutoencoder):
         for module in self.modules():
             if isinstance(module, TemporalBlock | TemporalDownsampling | TemporalUpsampling):
                 yield from module.parameters()
+
+    def straight_parameters(self) -> Iterator[nn.Parameter]:
+        """The way through which a linear autoencoder goes: all that is in no residual block."""
+        decoder = self.decoder
+        blocks = [module for module in self.modules() if isinstance(module, SpatialBlock | TemporalBlock)]
+        added = [*blocks, decoder.conv_hidden, decoder.conv_out]
+        residual = {id(parameter) for module in added for parameter in module.parameters()}
+        return (parameter for parameter in self.parameters() if id(parameter) not in residual)
 
     def spatial_parameters(self) -> Iterator[nn.Parameter]:
         """All parameters but the temporal ones."""

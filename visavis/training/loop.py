@@ -138,12 +138,19 @@ class Training:
         self._evaluate(phase)
 
     def _begin(self, phase: Phase, optimizer_state: State | None) -> nn.Module:
-        chosen = list(self._task.begin_phase(phase))
+        groups = self._task.begin_phase(phase)
         self._model.train().requires_grad_(False)
-        for parameter in chosen:
-            parameter.requires_grad_(True)
+        for group in groups:
+            for parameter in group.parameters:
+                parameter.requires_grad_(True)
         _recompute_activations(self._model, phase.gradient_checkpointing)
-        self._optimizer = torch.optim.AdamW(chosen, lr=0.0, betas=_BETAS, weight_decay=_WEIGHT_DECAY, fused=True)
+        self._optimizer = torch.optim.AdamW(
+            [{"params": list(group.parameters), "rate": group.rate} for group in groups],
+            lr=0.0,
+            betas=_BETAS,
+            weight_decay=_WEIGHT_DECAY,
+            fused=True,
+        )
         if optimizer_state is not None:
             self._optimizer.load_state_dict(optimizer_state)
         self._model = self._accelerator.unwrap_model(self._model, keep_fp32_wrapper=False)
@@ -165,7 +172,7 @@ class Training:
         assert self._optimizer is not None
         rate = learning_rate(phase, self._place.phase_steps, self._place.phase_minutes)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         sums: dict[str, Tensor] = {}
         for number in range(phase.accumulation):
             seed, batch = next(batches)
@@ -183,7 +190,7 @@ class Training:
     def _apply_gradient(self) -> float:
         """Clips and steps; returns the gradient's norm. Raises TrainingError when it stays infinite."""
         assert self._optimizer is not None
-        chosen = self._optimizer.param_groups[0]["params"]
+        chosen = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
         norm = float(nn.utils.clip_grad_norm_(chosen, _GRADIENT_NORM))
         if math.isfinite(norm):
             self._optimizer.step()

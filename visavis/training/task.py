@@ -16,6 +16,14 @@ from visavis.training.plan import Phase
 Batch = TypeVar("Batch")
 
 
+@dataclass(frozen=True, slots=True)
+class ParameterGroup:
+    """Parameters that learn together; `rate` times the phase's learning rate is theirs."""
+
+    parameters: Sequence[nn.Parameter]
+    rate: float = 1.0
+
+
 class Task(Protocol[Batch]):
     """What is learnt. `Batch` is whatever `batch` makes and `loss` reads."""
 
@@ -26,7 +34,7 @@ class Task(Protocol[Batch]):
     def enter_phase(self, phase: Phase) -> None:
         """Called once, before a phase's first step, not when it is resumed: may change weights of `model`."""
 
-    def begin_phase(self, phase: Phase) -> Sequence[nn.Parameter]:
+    def begin_phase(self, phase: Phase) -> Sequence[ParameterGroup]:
         """The parameters of `model` that `phase` trains, always in the same order; all others are held still.
 
         Called when a phase starts or is resumed. Raises TrainingError for options that the task does not know.

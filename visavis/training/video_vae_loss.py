@@ -22,6 +22,8 @@ class LossWeights:
     square: float
     # of the L1 error of neighbouring pixels' differences, which keeps edges sharp
     gradient: float
+    # of the L1 error of what changes from frame to frame, which keeps latent and chunk borders invisible
+    change: float
     kl: float
     # Standard deviation of noise on the latents, relative to theirs: what the generator will get wrong.
     latent_noise: float
@@ -36,9 +38,18 @@ def reconstruction_loss(
     pixels, squares = _weighted(error.abs(), weight), _weighted(error.square(), weight)
     across, down = error.diff(dim=4).abs(), error.diff(dim=3).abs()
     edges = _weighted(across, weight[..., 1:]) + _weighted(down, weight[..., 1:, :])
+    # A single picture has no change: the mean over nothing would be no number.
+    changes = _weighted(error.diff(dim=1).abs(), weight[:, 1:]) if error.shape[1] > 1 else error.new_zeros(())
     divergence = reconstruction.kl_divergence()
-    loss = pixels + weights.square * squares + weights.gradient * edges + weights.kl * divergence
-    return {"loss": loss, "pixels": pixels, "squares": squares, "edges": edges, "kl": divergence}
+    loss = pixels + weights.square * squares + weights.gradient * edges + weights.change * changes
+    return {
+        "loss": loss + weights.kl * divergence,
+        "pixels": pixels,
+        "squares": squares,
+        "edges": edges,
+        "changes": changes,
+        "kl": divergence,
+    }
 
 
 def _weighted(error: Tensor, weight: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Learning the video VAE: space first on single pictures, then time on short clips (REST, section 3.2, appendix E).
 
 Options of a phase: `frames` (1, or 8k + 1), `batch` clips, `crop` pixels (a multiple of 32), `trained` ("space",
-"time" or "all"), `near_mouth` (the share of crops around the mouth), and `start_mouth` (the phase begins as the best
-linear autoencoder in which a pixel of the mouth counts so much more; left out: it goes on from the weights there are).
+"time" or "all"), `near_mouth` (the share of crops around the mouth), `start_mouth` (the phase begins as the best
+linear autoencoder in which a pixel of the mouth counts so much more; left out: it goes on from the weights there are),
+and `straight_rate` (how fast the weights of that linear map learn, relative to the residual blocks, which start at
+nothing; left out: as fast).
 
 Legend: B batch, F frames, H W crop.
 """
@@ -24,6 +26,7 @@ from visavis.training.frame_cache import CachedClip, Pixels, Singles
 from visavis.training.linear_start import StartClip, start_linear
 from visavis.training.plan import Phase, Plan
 from visavis.training.sample_sheet import draw_sample_sheet
+from visavis.training.task import ParameterGroup
 from visavis.training.video_vae_loss import LossWeights, reconstruction_loss
 from visavis.training.video_vae_measures import PictureErrors
 
@@ -65,14 +68,20 @@ class VideoVAETask:
         if "start_mouth" in phase.options:
             start_linear(self.model, lambda: self._start_clips(phase.options["start_mouth"]))
 
-    def begin_phase(self, phase: Phase) -> Sequence[nn.Parameter]:
-        """Spatial, temporal or all parameters."""
+    def begin_phase(self, phase: Phase) -> Sequence[ParameterGroup]:
+        """Spatial, temporal or all parameters; what started as the best linear map learns `straight_rate` as fast."""
         choices = {
             "space": self.model.spatial_parameters,
             "time": self.model.temporal_parameters,
             "all": self.model.parameters,
         }
-        return list(choices[phase.options["trained"]]())
+        trained = list(choices[phase.options["trained"]]())
+        straight = {id(parameter) for parameter in self.model.straight_parameters()}
+        groups = (
+            ParameterGroup([one for one in trained if id(one) not in straight]),
+            ParameterGroup([one for one in trained if id(one) in straight], phase.options.get("straight_rate", 1.0)),
+        )
+        return [group for group in groups if group.parameters]
 
     def batch(self, phase: Phase, chance: np.random.Generator) -> ClipBatch:
         """Random moments of random clips, cut out around the mouth or anywhere, half of them mirrored."""
@@ -144,8 +153,10 @@ def _window(
 
 def _check(phase: Phase, shape: tuple[int, ...]) -> None:
     options, wanted = phase.options, {"frames", "batch", "crop", "trained", "near_mouth"}
-    if set(options) - {"start_mouth"} != wanted:
-        raise TrainingError(f"phase {phase.name}: its options are {', '.join(sorted(wanted))} and perhaps start_mouth")
+    if set(options) - {"start_mouth", "straight_rate"} != wanted:
+        raise TrainingError(
+            f"phase {phase.name}: its options are {', '.join(sorted(wanted))}, perhaps start_mouth and straight_rate"
+        )
     clip_frames, size = shape[:2]
     if options["trained"] not in ("space", "time", "all"):
         raise TrainingError(f"phase {phase.name}: trained is space, time or all")

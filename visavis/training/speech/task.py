@@ -20,6 +20,7 @@ from visavis.training.errors import TrainingError
 from visavis.training.plan import Phase
 from visavis.training.speech.principal_start import start_from_principal_components
 from visavis.training.speech.states_cache import CachedStates
+from visavis.training.task import ParameterGroup
 
 # For the statistics and the start: 38 minutes of speech, 1 GB.
 _START_CHUNKS = 2_400
@@ -67,9 +68,9 @@ class SpeechAETask:
             self._model.set_feature_statistics(mean_X, std_X)
             start_from_principal_components(self._model, states_NPLD.flatten(2))
 
-    def begin_phase(self, phase: Phase) -> Sequence[nn.Parameter]:
+    def begin_phase(self, phase: Phase) -> Sequence[ParameterGroup]:
         _options(phase)
-        return list(self._model.parameters())
+        return [ParameterGroup(list(self._model.parameters()))]
 
     def batch(self, phase: Phase, chance: np.random.Generator) -> SpeechBatch:
         """Segments of clips drawn at random; the silence before a clip counts as its chunk 0."""
