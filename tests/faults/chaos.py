@@ -291,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Faults at random against the real services under talking clients.")
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--mean-seconds", type=float, default=2.7, help="between two faults")
+    parser.add_argument("--mean-seconds", type=float, default=1.2, help="between two faults")
     parser.add_argument("--sessions", type=int, default=3, help="clients at a time")
     parser.add_argument("--json", type=Path, help="write the report here")
     parser.add_argument("--folder", type=Path, help="keep the services' logs here")
