@@ -1,4 +1,4 @@
-"""The arguments of one forward pass of the transformer over rows of several chunks.
+"""The arguments of one forward pass of the transformer over rows of several chunks, or of a whole clip.
 
 Legend: R rows of the batch, T latent frames, H W latent rows and columns, C latent channels.
 """
@@ -12,6 +12,7 @@ import torch
 
 from visavis.models.a2v_dit import A2VTransformer, Modulation
 from visavis.models.attention import FoldedSpeech, TextKeys
+from visavis.models.full_attention import ClipMemory
 from visavis.models.id_context import Window, Windows
 
 
@@ -21,7 +22,7 @@ class ForwardPass:
 
     latents_RTHWC: torch.Tensor
     modulation: Modulation
-    memory: Window | Windows
+    memory: Window | Windows | ClipMemory
     speech: Sequence[FoldedSpeech]
     text: Sequence[TextKeys]
 
@@ -35,6 +36,10 @@ class ForwardPass:
     def remember(self, transformer: A2VTransformer) -> None:
         """The pass for the sake of the memory alone."""
         transformer.remember(self.latents_RTHWC, self.modulation, self.memory, self.speech, self.text)
+
+    def windows(self) -> list[tuple[int, Window]]:
+        """The windows of its chunks, each with the first of its rows; none for a whole clip."""
+        return [] if isinstance(self.memory, ClipMemory) else self.memory.by_first_row()
 
     def part(self, rows: slice) -> ForwardPass:
         """The same of some of the rows; what the memory takes is written where it would be."""

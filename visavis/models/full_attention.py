@@ -46,6 +46,11 @@ class ClipMemory:
         values_LRND = torch.stack([sink.values_LND for sink in sinks], dim=1)
         return cls(keys_LRND.unbind(), values_LRND.unbind(), rotation_NP)
 
+    def part(self, rows: slice) -> ClipMemory:
+        """The memory of some of the rows."""
+        keys, values = ([sink_RND[rows] for sink_RND in parts] for parts in (self._sink_keys, self._sink_values))
+        return ClipMemory(keys, values, self._rotation_N1P[:, 0])
+
     def attend(self, block: int, queries_keys_RN2D: torch.Tensor, values_RND: torch.Tensor, heads: int) -> torch.Tensor:
         """Attention to the whole clip."""
         queries_RND, keys_RND = rotate(queries_keys_RN2D, self._rotation_N1P).unbind(2)

@@ -32,8 +32,8 @@ Capture = Callable[[Callable[[], torch.Tensor | None]], tuple[Replay, torch.Tens
 class GraphedRunner:
     """Implements `StepRunner` with one graph for each number of rows and kind of pass, captured when it first comes.
 
-    Passes with a first chunk, which attends to less, and batches of more than `most_rows` rows go to `inner` as they
-    are. The host waits for nothing; a result is overwritten by the next pass.
+    Passes with a first chunk, which attends to less, whole clips, and batches of more than `most_rows` rows go to
+    `inner` as they are. The host waits for nothing; a result is overwritten by the next pass.
     """
 
     def __init__(self, inner: StepRunner, most_rows: int, capture: Capture) -> None:
@@ -60,15 +60,16 @@ class GraphedRunner:
             self._inner.remember(forward_pass)
 
     def _fits(self, forward_pass: ForwardPass) -> bool:
-        windows = (window for _, window in forward_pass.memory.by_first_row())
-        return len(forward_pass.latents_RTHWC) <= self._most_rows and all(window.has_context for window in windows)
+        windows = forward_pass.windows()
+        has_room = len(forward_pass.latents_RTHWC) <= self._most_rows
+        return has_room and bool(windows) and all(window.has_context for _, window in windows)
 
     def _replay(self, forward_pass: ForwardPass, *, wants_velocities: bool) -> torch.Tensor | None:
         if self._buffers is None:
             self._buffers = PassBuffers(forward_pass, self._most_rows)
         self._buffers.load(forward_pass)
         rows = len(forward_pass.latents_RTHWC)
-        records = any(window.records for _, window in forward_pass.memory.by_first_row())
+        records = any(window.records for _, window in forward_pass.windows())
         key = (rows, wants_velocities, records)
         if key not in self._graphs:
             buffered = self._buffers.forward_pass(rows, forward_pass, records=records)
@@ -104,7 +105,7 @@ class PassBuffers:
             )
             for speech in example.speech
         ]
-        _, window = example.memory.by_first_row()[0]
+        _, window = example.windows()[0]
         self._window = window.blank(rows)
         self._recording_window = self._window.part(slice(None))
         self._recording_window.start_recording()
@@ -127,12 +128,12 @@ class PassBuffers:
             own.keys_RTDM[rows] = speech.keys_RTDM
             own.bias_RT1M[rows] = speech.bias_RT1M
             own.values_RTMD[rows] = speech.values_RTMD
-        for first_row, window in given.memory.by_first_row():
+        for first_row, window in given.windows():
             self._take_past(first_row, window)
 
     def store_recorded(self, given: ForwardPass) -> None:
         """Copies what was recorded out to the windows that record."""
-        for first_row, window in given.memory.by_first_row():
+        for first_row, window in given.windows():
             if window.records:
                 self._recording_window.copy_recorded_to(window, first_row)
 
