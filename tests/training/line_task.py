@@ -43,6 +43,8 @@ def line_plan(*phases: Phase, seed: int = 3) -> Plan:
     return Plan("line", "tiny", seed, 0.9, Cadence(1e9, 1e9), {}, phases or (line_phase("all"),))
 
 
-def line_phase(name: str, steps: int = 12, minutes: float | None = None, last_layer: bool = False) -> Phase:
-    options = {"last_layer": last_layer}
+def line_phase(
+    name: str, steps: int = 12, minutes: float | None = None, last_layer: bool = False, last_rate: float = 1.0
+) -> Phase:
+    options = {"last_layer": last_layer, "last_rate": last_rate}
     return Phase(name, steps, minutes, 5e-2, 2, accumulation=2, gradient_checkpointing=False, options=options)

@@ -102,8 +102,10 @@ def test_a_group_learns_at_its_own_rate(tmp_path: Path) -> None:
     for rate in (0.0, 1.0, 0.01):
         run = Run(tmp_path / str(rate), line_phase("only", steps=5, last_rate=rate))
         run.train()
-        fresh = LineTask().model.state_dict()
-        moved[rate] = {name: float((run.weights()[name] - value).abs().max()) for name, value in fresh.items()}
+        learnt = run.weights()
+        moved[rate] = {
+            name: float((learnt[name] - value).abs().max()) for name, value in LineTask().model.state_dict().items()
+        }
     assert moved[0.0]["2.weight"] == 0.0
     assert 0.0 < moved[0.01]["2.weight"] < 0.05 * moved[1.0]["2.weight"]
     assert min(layers["0.weight"] for layers in moved.values()) > 1e-4
