@@ -23,6 +23,7 @@ from diffusers.models.embeddings import PixArtAlphaTextProjection
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import AdaLayerNormSingle
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from visavis.models.attention import (
     AttentionMemory,
@@ -168,6 +169,8 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
     token, `prompt_tokens` the length of the fixed prompt; 0 leaves the audio or the text attention out.
     """
 
+    _supports_gradient_checkpointing = True
+
     @register_to_config
     def __init__(
         self,
@@ -187,6 +190,7 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         chunk_latent_frames: int = 3,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.gradient_checkpointing = False
         self.in_channels = in_channels
         self.audio_channels = audio_channels
         self.chunk_latent_frames = chunk_latent_frames
@@ -262,11 +266,18 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         speech: Sequence[FoldedSpeech] = (),
         text: Sequence[TextKeys] = (),
     ) -> torch.Tensor:
-        """The velocity, shaped as the latents. No speech means no audio attention at all, as for the ID latent."""
+        """The velocity, shaped as the latents. No speech means no audio attention at all, as for the ID latent.
+
+        With gradient checkpointing a block is computed again when its gradient is, and then asks `memory` again.
+        """
         hidden_RTND = self.proj_in(latents_RTHWC.flatten(2, 3))
+        recomputed = self.gradient_checkpointing and torch.is_grad_enabled()
         for index, block in enumerate(self.blocks):
-            modulation_RT6D = modulation.blocks[index]
-            hidden_RTND = block(index, hidden_RTND, modulation_RT6D, memory, _at(speech, index), _at(text, index))
+            condition = (modulation.blocks[index], memory, _at(speech, index), _at(text, index))
+            if recomputed:
+                hidden_RTND = checkpoint(block, index, hidden_RTND, *condition, use_reentrant=False)
+            else:
+                hidden_RTND = block(index, hidden_RTND, *condition)
         shift, scale = modulation.output.unsqueeze(3).unbind(2)
         normed_RTND = F.layer_norm(hidden_RTND, hidden_RTND.shape[-1:], eps=OUTPUT_NORM_EPSILON)
         velocity_RTNC: torch.Tensor = self.proj_out(torch.addcmul(shift, normed_RTND, scale))

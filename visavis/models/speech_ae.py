@@ -23,7 +23,7 @@ from visavis.models.speech_ae_blocks import (
     scale_to_unit_rms,
     undo_scale,
 )
-from visavis.models.speech_features import features_from_states
+from visavis.models.speech_features import CHUNK_FRAMES, features_from_states
 
 WINDOW = 10
 LATENT_WINDOW = 2
@@ -111,6 +111,16 @@ class SpeechAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self._check_features(features_BFWX, first_frames=1)
         return self._encode(features_BFWX, (None,) * _ENCODER_PASTS)[0]
 
+    def encode_states(self, states_BNPX: torch.Tensor) -> torch.Tensor:
+        """`encode` of whole clips from Whisper's states before they are windowed, as training keeps them.
+
+        [B, 1 + N, 56, X], where the first chunk is the silence before the clip -> [B, 3 N + 1, 2, D]. Each state is
+        projected once, not once for each of the windows that hold it. Raises ValueError for other than 56 states.
+        """
+        normal_BNPX = self.normalise(states_BNPX).to(self.project_in.weight.dtype)
+        projected_BFWC = _windows(self.project_in(normal_BNPX), CHUNK_FRAMES - 1)
+        return self._compress(projected_BFWC, (None,) * _ENCODER_PASTS)[0]
+
     def encode_first_frame(self, features_BFWX: torch.Tensor) -> tuple[torch.Tensor, SpeechAEEncoderState]:
         """Encodes frame 0: [B, 1, 10, X] -> ([B, 1, 2, D], state for the first chunk)."""
         if features_BFWX.ndim != 4 or features_BFWX.shape[1] != 1:
@@ -164,11 +174,11 @@ class SpeechAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         normal_BNPX = self.normalise(states_BNPX)
         # Projecting each state once, before the windows repeat it, is a quarter of the work.
-        projected_BFWC = _windows(self.project_in(normal_BNPX.to(self.project_in.weight.dtype)))
+        projected_BFWC = _windows(self.project_in(normal_BNPX.to(self.project_in.weight.dtype)), TIME_COMPRESSION - 1)
         latents_BTWD, _ = self._compress(projected_BFWC, (None,) * _ENCODER_PASTS)
         expanded_BFWC, _ = self._expand(latents_BTWD, (None,) * _DECODER_PASTS)
         chosen = list(places)
-        return self.project_out(expanded_BFWC[:, :, chosen]), _windows(normal_BNPX)[:, :, chosen]
+        return self.project_out(expanded_BFWC[:, :, chosen]), _windows(normal_BNPX, TIME_COMPRESSION - 1)[:, :, chosen]
 
     def normalise(self, features: torch.Tensor) -> torch.Tensor:
         """Features [..., X] with mean 0 and deviation 1, as `set_feature_statistics` was told."""
@@ -226,8 +236,8 @@ def _check_state(pasts: tuple[torch.Tensor, ...], expected: int, batch_size: int
         raise ValueError(f"the state does not belong to this model or to a batch of {batch_size}")
 
 
-def _windows(states_BNPC: torch.Tensor) -> torch.Tensor:
-    """[B, N, 56, C] -> [B, 24 N - 7, 10, C]."""
+def _windows(states_BNPC: torch.Tensor, first_frame: int) -> torch.Tensor:
+    """Of the frames from `first_frame` of the first chunk on: [B, N, 56, C] -> [B, 24 N - first_frame, 10, C]."""
     frames_BFWC = features_from_states(states_BNPC.flatten(0, 1)[:, :, None])
     joined_BFWC: torch.Tensor = frames_BFWC.unflatten(0, states_BNPC.shape[:2]).flatten(1, 2)
-    return joined_BFWC[:, TIME_COMPRESSION - 1 :]
+    return joined_BFWC[:, first_frame:]
