@@ -61,19 +61,25 @@ def draw_contact_sheet(folder: Path, destination: Path, people: int, moments: in
 
 
 def write_sample_video(clip: Clip, destination: Path) -> None:
-    """One clip as an MP4 that any player shows (H.264 4:2:0, AAC), without the portrait frame before the speech."""
+    """One clip as an MP4 that any player shows, without the portrait frame before the speech."""
     destination.parent.mkdir(parents=True, exist_ok=True)
+    write_video(clip.frames_FHW3[1:], clip.samples_S, destination)
+
+
+def write_video(pictures_FHW3: npt.NDArray[np.uint8], samples_S: npt.NDArray[np.float32], destination: Path) -> None:
+    """Pictures and their 16 kHz sound as an MP4 (H.264 4:2:0, AAC), marked as synthetic."""
     with av.open(destination, "w", format="mp4") as container:
+        container.metadata["comment"] = "synthetic media"
         video: Any = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "16"})
-        video.height, video.width = clip.frames_FHW3.shape[1:3]
+        video.height, video.width = pictures_FHW3.shape[1:3]
         video.pix_fmt = "yuv420p"
         audio: Any = container.add_stream("aac", rate=SAMPLE_RATE_HZ)
         audio.layout = "mono"
-        for number, pixels in enumerate(clip.frames_FHW3[1:]):
+        for number, pixels in enumerate(pictures_FHW3):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, FRAME_RATE)
             container.mux(video.encode(frame))
-        sound = av.AudioFrame.from_ndarray(clip.samples_S[None], format="fltp", layout="mono")
+        sound = av.AudioFrame.from_ndarray(samples_S[None], format="fltp", layout="mono")
         sound.sample_rate, sound.pts, sound.time_base = SAMPLE_RATE_HZ, 0, Fraction(1, SAMPLE_RATE_HZ)
         container.mux(audio.encode(sound))
         container.mux([*video.encode(), *audio.encode()])

@@ -133,6 +133,11 @@ class CachedStates:
         states_NPLD = torch.cat([file.get_tensor("silence")[None], file.get_slice("states")[row]])
         return CachedClip(key, voice, states_NPLD, file.get_slice("jaw")[row])
 
+    @property
+    def keys(self) -> list[str]:
+        """Of all clips, in order."""
+        return [key for _, _, key, _ in self._rows]
+
     def spread(self, wanted: int) -> list[CachedClip]:
         """Up to `wanted` clips, evenly over all."""
         chosen = np.linspace(0, len(self) - 1, min(len(self), wanted)).round().astype(int)
