@@ -2,11 +2,14 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from visavis.cli.errors import CommandError
 
 _MODULE = "visavis.cli.train"
+# Trainings of the diffusion transformer; all are exported alike.
+_MOTION_TASKS = ("teacher", "student")
 
 
 def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,6 +18,8 @@ def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     parts = parser.add_subparsers(title="parts", metavar="PART", required=True)
     _add_training(parts, "vae", _vae, "Train the video VAE on a data set of `visavis data render`.")
     _add_training(parts, "speech-ae", _speech_ae, "Train the SpeechAE on the speech of a data set, and on more speech.")
+    _add_motion(parts, "teacher", _teacher, "Train the non-streaming teacher: a transformer that sees whole clips.")
+    _add_motion(parts, "student", _student, "Train the streaming student, from a teacher's weights.")
     _add_export(parts)
 
 
@@ -53,16 +58,34 @@ def _speech_ae(options: argparse.Namespace) -> None:
     _train(options, "speech-ae", speech_ae_task)
 
 
+def _teacher(options: argparse.Namespace) -> None:
+    from visavis.training.motion.setup import teacher_task
+
+    _train(options, "teacher", partial(teacher_task, vae=options.vae, speech_ae=options.speech_ae))
+
+
+def _student(options: argparse.Namespace) -> None:
+    from visavis.training.motion.setup import student_task
+
+    _train(options, "student", partial(student_task, vae=options.vae, speech_ae=options.speech_ae))
+
+
 def _export(options: argparse.Namespace) -> None:
+    from visavis.training.motion.export import export_motion, export_whole_model
     from visavis.training.plan import read_saved_plan
     from visavis.training.speech.export import export_speech_ae
     from visavis.training.video_vae_export import export_video_vae
 
-    exports = {"speech-ae": export_speech_ae, "vae": export_video_vae}
+    exports = {"speech-ae": export_speech_ae, "vae": export_video_vae, **dict.fromkeys(_MOTION_TASKS, export_motion)}
     task = read_saved_plan(options.run_folder).task
     if task not in exports:
         raise CommandError(f"{options.run_folder} is a training of {task!r}, which has nothing to export")
-    exports[task](options.run_folder, options.out, options.data, options.cache)
+    if options.whole:
+        if task not in _MOTION_TASKS:
+            raise CommandError("--whole is for the training of a student, which makes a whole model of it")
+        export_whole_model(options.run_folder, options.out, options.vae)
+    else:
+        exports[task](options.run_folder, options.out, options.data, options.cache)
     print(f"wrote {options.out}")
 
 
@@ -87,12 +110,25 @@ def _train(options: argparse.Namespace, task_name: str, make_task: Callable[...,
     print(f"step {outcome.step}: " + ("the plan is done" if outcome.finished else "stopped; run it again to go on"))
 
 
-def _add_training(
+def _add_motion(
     parts: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
     act: Callable[[argparse.Namespace], None],
     summary: str,
 ) -> None:
+    parser = _add_training(parts, name, act, summary)
+    parser.add_argument("--vae", type=Path, metavar="DIR", help="whose latents are learnt (default: the shipped one)")
+    parser.add_argument(
+        "--speech-ae", type=Path, metavar="DIR", help="to start from (default: as --weights, or shipped)"
+    )
+
+
+def _add_training(
+    parts: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    act: Callable[[argparse.Namespace], None],
+    summary: str,
+) -> argparse.ArgumentParser:
     parser = parts.add_parser(
         name,
         help=summary,
@@ -109,6 +145,7 @@ def _add_training(
     parser.add_argument("--steps", type=int, metavar="N", help="stop after so many steps, with a checkpoint")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="%(default)s")
     parser.add_argument("--threads", type=int, metavar="T", help="of torch on the CPU (default: as torch does)")
+    return parser
 
 
 def _add_export(parts: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -120,6 +157,10 @@ def _add_export(parts: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.set_defaults(module=_MODULE, act=_export)
     parser.add_argument("run_folder", type=Path, metavar="RUN_DIR")
-    parser.add_argument("out", type=Path, metavar="OUT_DIR", help="for example weights/mini/vae")
+    parser.add_argument(
+        "out", type=Path, metavar="OUT_DIR", help="for example weights/mini/vae; of a transformer weights/mini"
+    )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what the run was trained on")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="decoded data (default: DATA.cache beside --data)")
+    parser.add_argument("--whole", action="store_true", help="of a student: write a whole model folder")
+    parser.add_argument("--vae", type=Path, metavar="DIR", help="for --whole (default: the shipped one)")
