@@ -22,6 +22,7 @@ from visavis.models.flow_matching import Schedule, euler_step, pinned_scheduler,
 from visavis.models.forward_pass import ForwardPass
 from visavis.models.guidance import Guidance, joint_guidance
 from visavis.models.id_context import (
+    Cache,
     Context,
     IsolatedMemory,
     Sink,
@@ -39,12 +40,16 @@ CacheSource = Literal["clean", "last_step"]
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How chunks are sampled. `shift` is that of the schedule of times; a guidance scale of 1 means none."""
+    """How chunks are sampled. `shift` is that of the schedule of times; a guidance scale of 1 means none.
+
+    Every model has the whole cache; `cache` is for measuring what it is without a part.
+    """
 
     steps: int
     shift: float
     guidance_scale: float
     cache_source: CacheSource
+    cache: Cache = "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +220,7 @@ class ChunkInProgress:
         self._passes = plan.passes if replayed_latents_THWC is None else plan.schedule.steps + 1
         self._context: Context | None = None
         self.speech = speech
-        self.window = Window(sinks, state.context, plan.rotations)
+        self.window = Window(sinks, state.context, plan.rotations, plan.settings.cache)
         if replayed_latents_THWC is None:
             replayed_latents_THWC = chunk_noise(state.seed, state.chunk_index, plan.chunk_shape)
         self.latents_THWC = replayed_latents_THWC.to(weight.device, weight.dtype)

@@ -15,11 +15,16 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Literal
 
 import torch
 
 from visavis.models.attention import attend_heads
 from visavis.models.rotary import rotate, rotation
+
+# What of the cache a chunk sees. The two that lack something are for ablations (paper section 4.3): without the sink
+# the first chunk alone sees the ID latent, without context no chunk sees the one before it.
+Cache = Literal["full", "no_sink", "no_context"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,11 @@ class Window:
     read. For inference only; training goes through `SequenceMemory`.
     """
 
-    def __init__(self, sinks: Sequence[Sink], context: Context | None, rotations: SlotRotations) -> None:
+    def __init__(
+        self, sinks: Sequence[Sink], context: Context | None, rotations: SlotRotations, cache: Cache = "full"
+    ) -> None:
+        if cache == "no_context":
+            context = None
         blocks, sink_tokens, width = sinks[0].keys_LND.shape
         chunk_tokens = rotations.current_NP.shape[0]
         shape = (blocks, len(sinks), 2 * chunk_tokens + sink_tokens, width)
@@ -98,6 +107,7 @@ class Window:
         self._keys_LRKD = sinks[0].keys_LND.new_empty(shape)
         self._values_LRKD = sinks[0].values_LND.new_empty(shape)
         self._first_visible = chunk_tokens if context is None else 0
+        self._hides_sink = cache == "no_sink" and context is not None
         self._current = slice(chunk_tokens + sink_tokens, None)
         for row, sink in enumerate(sinks):
             self._keys_LRKD[:, row, chunk_tokens : self._current.start] = sink.keys_LND
@@ -173,9 +183,15 @@ class Window:
         self._values_LRKD[block, :, self._current] = values_RND
         if self._recorded is not None:
             self.remember(block, queries_keys_RN2D[:, :, 1], values_RND)
-        keys_RKD = self._keys_LRKD[block, :, self._first_visible :]
-        values_RKD = self._values_LRKD[block, :, self._first_visible :]
+        keys_RKD = self._seen(self._keys_LRKD[block])
+        values_RKD = self._seen(self._values_LRKD[block])
         return attend_heads(turned_RN2D[:, :, 0], keys_RKD, values_RKD, heads)
+
+    def _seen(self, window_RKD: torch.Tensor) -> torch.Tensor:
+        if self._hides_sink:
+            chunk_tokens = window_RKD.shape[1] - self._current.start
+            return torch.cat([window_RKD[:, :chunk_tokens], window_RKD[:, self._current]], dim=1)
+        return window_RKD[:, self._first_visible :]
 
     def remember(self, block: int, keys_RND: torch.Tensor, values_RND: torch.Tensor) -> None:
         """Records keys, turned to the context's slots, and values."""
@@ -225,13 +241,23 @@ class SequenceMemory:
     for the default cache), the last stream is what velocities are wanted for; both may be the same one stream.
     """
 
-    def __init__(self, sink: IsolatedMemory, clips: int, streams: int, chunks: int, rotations: SlotRotations) -> None:
+    def __init__(
+        self,
+        sink: IsolatedMemory,
+        clips: int,
+        streams: int,
+        chunks: int,
+        rotations: SlotRotations,
+        cache: Cache = "full",
+    ) -> None:
         self._sink = sink
         self._layout = (clips, streams, chunks)
         self._rotations = rotations
         sink_tokens, chunk_tokens = rotations.sink_NP.shape[0], rotations.current_NP.shape[0]
         visible = torch.ones(chunks, 2 * chunk_tokens + sink_tokens, dtype=torch.bool, device=rotations.sink_NP.device)
-        visible[0, sink_tokens : sink_tokens + chunk_tokens] = False
+        visible[: chunks if cache == "no_context" else 1, sink_tokens : sink_tokens + chunk_tokens] = False
+        if cache == "no_sink":
+            visible[1:, :sink_tokens] = False
         self._visible_R11K = visible.repeat(clips * streams, 1)[:, None, None]
 
     def attend(self, block: int, queries_keys_RN2D: torch.Tensor, values_RND: torch.Tensor, heads: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from visavis.models.a2v_dit import A2VTransformer, Modulation
 from visavis.models.attention import FoldedSpeech
-from visavis.models.id_context import IsolatedMemory, SequenceMemory, slot_rotations
+from visavis.models.id_context import Cache, IsolatedMemory, SequenceMemory, slot_rotations
 
 
 def forward_sequence(
@@ -22,6 +22,7 @@ def forward_sequence(
     *,
     clean_latents_BITHWC: torch.Tensor | None = None,
     has_speech_B: torch.Tensor | None = None,
+    cache: Cache = "full",
 ) -> torch.Tensor:
     """Velocities of all chunks, shaped as the latents.
 
@@ -51,7 +52,7 @@ def forward_sequence(
     if has_speech_B is not None:
         speech = [part.heard_where(has_speech_B.repeat_interleave(chunks)) for part in speech]
     speech = [_for_streams(part, (clips, chunks), streams) for part in speech]
-    memory = SequenceMemory(sink, clips, streams, chunks, rotations)
+    memory = SequenceMemory(sink, clips, streams, chunks, rotations, cache)
     velocities_RTHWC: torch.Tensor = transformer(latents_RTHWC, selected, memory, speech, text)
     return velocities_RTHWC.view(clips, streams, chunks, *velocities_RTHWC.shape[1:])[:, -1]
 
