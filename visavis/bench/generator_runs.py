@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -19,6 +19,7 @@ from visavis.bench.generator_work import Rates, TransformerSize, ValueBytes, chu
 from visavis.bench.turns import time_in_turns
 from visavis.models import checkpoints
 from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.fast_preset import fast_settings
 from visavis.models.generation import SamplingPlan, SamplingSettings, prepare_sampling
 from visavis.models.presets import Preset
 from visavis.models.step_runner import Execution, step_runner
@@ -68,8 +69,8 @@ def measured_rates(device: torch.device, precision: Precision) -> Rates:
 
 
 def mode_settings(sampling: SamplingSettings, mode: Mode) -> SamplingSettings:
-    """The fast mode halves the steps and has no guidance."""
-    return sampling if mode == "parity" else replace(sampling, steps=max(1, sampling.steps // 2), guidance_scale=1.0)
+    """The fast mode is that of the fast preset."""
+    return sampling if mode == "parity" else fast_settings(sampling)
 
 
 def measure_preset(model: str, where: Conditions, say: Callable[[str], None]) -> list[ModeFigures]:
