@@ -470,6 +470,8 @@ async def can_talk(service: Process, tls: TlsSettings) -> bool:
         ("pod.local:7000", "0.0.0.0:5000", "pod.local:7000"),
         ("[fd00::1]", "[::]:5000", "[fd00::1]:5000"),
         ("[fd00::1]:7000", "[::]:5000", "[fd00::1]:7000"),
+        ("fd00::1", "0.0.0.0:5000", "[fd00::1]:5000"),
+        ("2001:db8::50:51", "[::]:5000", "[2001:db8::50:51]:5000"),
     ],
 )
 def test_the_advertised_address(configured: str, bound: str, expected: str) -> None:

@@ -63,7 +63,10 @@ def test_variables_are_read(tmp_path: Path) -> None:
         ("LISTEN_ADDRESS", "50051"),
         ("LISTEN_ADDRESS", "host:port"),
         ("LISTEN_ADDRESS", "host:70000"),
+        ("LISTEN_ADDRESS", "::1:50051"),
         ("HEALTH_ADDRESS", "50060"),
+        ("ADVERTISE_ADDRESS", "host:port"),
+        ("ADVERTISE_ADDRESS", "fd00::g"),
         ("LOG_LEVEL", "LOUD"),
         ("TLS_CERTIFICATE", "/nowhere/cert.pem"),
         ("WORKER_PROCESSORS", "a,b"),
@@ -91,6 +94,21 @@ def test_flags(value: str, expected: bool) -> None:
 @given(st.sampled_from(["127.0.0.1", "::1", "pod.local", "0.0.0.0"]), st.integers(0, 65535))
 def test_addresses_survive_joining_and_splitting(host: str, port: int) -> None:
     assert split_address(join_address(host, port)) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "address", ["::1:80", "fd00::1", "[::1]", "[::1", "[]:80", "[host]:80", ":80", "host:", "host:²"]
+)
+def test_what_may_be_no_address_and_port_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="host:port"):
+        split_address(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "pod.local", "pod.local:7000", "10.0.0.7", "fd00::1", "[fd00::1]", "[fd00::1]:7"]
+)
+def test_what_an_instance_may_be_reached_under(address: str) -> None:
+    assert read_service_settings(read(ADVERTISE_ADDRESS=address)).advertise_address == address
 
 
 def test_every_process_has_an_instance_id_of_its_own() -> None:

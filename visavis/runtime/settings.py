@@ -3,6 +3,7 @@
 Variables are named VISAVIS_*; a wrong value raises `SettingsError` that names the variable and says what fits.
 """
 
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping
@@ -204,7 +205,7 @@ def read_service_settings(
         listen_address=_address(environment, "LISTEN_ADDRESS", f"127.0.0.1:{default_port}"),
         metrics_address=_address(environment, "METRICS_ADDRESS", "127.0.0.1:0"),
         health_address=_address(environment, "HEALTH_ADDRESS", "", optional=True),
-        advertise_address=environment.text("ADVERTISE_ADDRESS", ""),
+        advertise_address=_advertised(environment, "ADVERTISE_ADDRESS"),
         slots=environment.integer("SLOTS", default_slots, minimum=1, maximum=10_000),
         max_in_flight=environment.integer("MAX_IN_FLIGHT", 3, minimum=1, maximum=64),
         config_timeout_seconds=environment.seconds("CONFIG_TIMEOUT_SECONDS", 10.0, minimum=0.01),
@@ -283,16 +284,39 @@ def default_instance_id() -> str:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """ "host:port" or "[v6]:port" as (host without brackets, port); raises ValueError."""
+    """ "host:port" or "[v6]:port" as (host without brackets, port); raises ValueError.
+
+    An IPv6 address without brackets is refused: its last part could be a port or not.
+    """
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{address!r} is not host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    bracketed = host.startswith("[") and host.endswith("]")
+    bare = host[1:-1] if bracketed else host
+    known_port = port.isascii() and port.isdigit() and int(port) <= 65535
+    if not colon or not bare or not known_port or (":" in bare) != bracketed:
+        raise ValueError(f"{address!r} is not host:port (with an IPv6 address: [address]:port)")
+    return bare, int(port)
 
 
 def join_address(host: str, port: int) -> str:
     """The reverse of `split_address`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _advertised(environment: Environment, name: str) -> str:
+    """host or host:port; an IPv6 address may stand without brackets, then without a port."""
+    address = environment.text(name, "")
+    host = address.removeprefix("[").removesuffix("]")
+    if ":" not in address or _is_ip_address(host):
+        return address
+    return _address(environment, name, "")
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _address(environment: Environment, name: str, default: str, *, optional: bool = False) -> str:
