@@ -1,21 +1,38 @@
-"""What another gateway needs to go on with a session, and how it is written down."""
+"""What another gateway needs to go on with a session, and how it is written down.
+
+A rolling update has gateways of two versions side by side, and sessions go from either to the other. Hence:
+
+- A new field of the state has a default, and who does not know it passes over it; the version stays. That is the rule,
+  and the same holds for the messages beside the state.
+- The version is that of the oldest gateways which can read a state. It grows only where these would make something
+  wrong of it. They refuse it then (`CheckpointUnreadable`), and the client goes on to a gateway that can.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError
 
 from gateway.input_position import InputPosition
 from gateway.kept_chunk import KeptChunk
+from gateway.stored_fields import StoredFields
+from visavis.contract import CHUNK_FRAMES, CHUNK_SAMPLES
+from visavis.runtime.errors import CheckpointUnreadable
 from visavis.v1.audio_encoder_pb2 import SpeechChunk
 from visavis.v1.generator_pb2 import ReplayedChunk
 from visavis.v1.talking_head_pb2 import SessionConfig
 
 STATE = "session"
 CONFIG = "config"
-# Fields of the state; a gateway of another version resumes only what it can read.
-_VERSION = 1
+VERSION: Final = 1
+# More than any history; a state that speaks of more is none of ours.
+_MOST_CHUNKS: Final = 1024
+_SAMPLES_BYTES: Final = 4 * CHUNK_SAMPLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +63,7 @@ class Checkpoint:
 def checkpoint_state(checkpoint: Checkpoint) -> bytes:
     """Everything but the config and the chunks themselves."""
     state = {
-        "version": _VERSION,
+        "version": VERSION,
         "avatar_id": checkpoint.config.avatar_id,
         "epoch": checkpoint.epoch,
         "epoch_border": checkpoint.epoch_border,
@@ -77,51 +94,84 @@ def chunk_values(chunk: KeptChunk) -> dict[str, bytes]:
 
 
 def chunk_indices(state: bytes) -> list[int]:
-    """The chunks that a state speaks of, ascending. Errors: `ValueError` for one of another version."""
-    read = json.loads(state)
-    if read.get("version") != _VERSION:
-        raise ValueError(f"a checkpoint of version {read.get('version')}")
-    return sorted(int(index) for index in read["chunks"])
+    """The chunks that a state speaks of, ascending. Errors: as `read_checkpoint`."""
+    return sorted(_chunk_positions(_fields_of(state)))
 
 
 def was_left(state: bytes) -> bool:
-    """Whether a state is the last one of the gateway that wrote it."""
-    return bool(json.loads(state).get("left"))
+    """Whether a state is the last one of the gateway that wrote it; or cannot be read, so that nothing comes of it."""
+    try:
+        return StoredFields.parse(state).flag("left", default=False)
+    except ValueError:
+        return True
 
 
 def read_checkpoint(state: bytes, config: bytes, values: Mapping[str, bytes | None]) -> Checkpoint:
-    """Puts a checkpoint together; chunks that are missing are left out, with those before a gap."""
-    read = json.loads(state)
+    """Puts a checkpoint together; chunks that are missing or broken are left out, with those before a gap.
+
+    Errors: `ValueError` for what is no checkpoint; `CheckpointUnreadable` for one that only a newer gateway can read.
+    """
+    read = _fields_of(state)
     chunks: list[KeptChunk] = []
-    for index in chunk_indices(state):
+    for index, position in sorted(_chunk_positions(read).items()):
         heard, made = (values.get(name) for name in chunk_names(index))
-        if heard is None or made is None:
+        chunk = None if heard is None or made is None else _read_chunk(index, heard, made, InputPosition(*position))
+        if chunk is None or (chunks and chunks[-1].chunk_index != index - 1):
             chunks.clear()
-        else:
-            chunks.append(_read_chunk(heard, made, _position(read["chunks"][str(index)])))
+        if chunk is not None:
+            chunks.append(chunk)
+    last_written = read.integer("last_written")
     return Checkpoint(
-        config=SessionConfig.FromString(config),
-        epoch=read["epoch"],
-        epoch_border=read["epoch_border"],
-        epoch_position=_position(read["epoch_position"]),
-        last_written=read["last_written"],
-        chunks_written=read["chunks_written"],
-        frames_written=read["frames_written"],
-        started_unix_seconds=read["started_unix_seconds"],
-        gateway_id=read["gateway_id"],
-        generator_id=read["generator_id"],
-        replay_chunks=read["replay_chunks"],
+        config=_read_config(config),
+        epoch=read.integer("epoch", minimum=1),
+        epoch_border=read.integer("epoch_border"),
+        epoch_position=InputPosition(*read.pair("epoch_position")),
+        last_written=last_written,
+        chunks_written=read.integer("chunks_written", last_written),
+        frames_written=read.integer("frames_written", CHUNK_FRAMES * last_written),
+        started_unix_seconds=read.seconds("started_unix_seconds", time.time()),
+        gateway_id=read.text("gateway_id", ""),
+        generator_id=read.text("generator_id", ""),
+        replay_chunks=read.integers("replay_chunks"),
         chunks=tuple(chunks),
-        left=read["left"],
+        left=read.flag("left", default=False),
     )
 
 
-def _read_chunk(heard: bytes, made: bytes, position: InputPosition) -> KeptChunk:
-    speech, replayed = SpeechChunk.FromString(heard), ReplayedChunk.FromString(made)
+def _fields_of(state: bytes) -> StoredFields:
+    read = StoredFields.parse(state)
+    if read.integer("version", minimum=1) > VERSION:
+        raise CheckpointUnreadable("the session was served by a newer gateway than this one; another can resume it")
+    return read
+
+
+def _chunk_positions(read: StoredFields) -> dict[int, tuple[int, int]]:
+    positions = read.pairs("chunks")
+    if len(positions) > _MOST_CHUNKS:
+        raise ValueError(f"{len(positions)} chunks")
+    return positions
+
+
+def _read_config(config: bytes) -> SessionConfig:
+    try:
+        return SessionConfig.FromString(config)
+    except DecodeError as error:
+        raise ValueError("the config is no message") from error
+
+
+def _read_chunk(index: int, heard: bytes, made: bytes, position: InputPosition) -> KeptChunk | None:
+    """None for values that no chunk can have; what only the model can judge, the stages do."""
+    try:
+        speech, replayed = SpeechChunk.FromString(heard), ReplayedChunk.FromString(made)
+    except DecodeError:
+        return None
+    complete = replayed.speech.HasField("latents") and replayed.video.HasField("latents")
+    if speech.header.chunk_index != index or len(speech.samples) != _SAMPLES_BYTES or not complete:
+        return None
     return KeptChunk(
         epoch=speech.header.epoch,
         utterance_id=speech.header.utterance_id,
-        chunk_index=speech.header.chunk_index,
+        chunk_index=index,
         idle=speech.header.idle,
         position=position,
         samples=speech.samples,
@@ -133,7 +183,3 @@ def _read_chunk(heard: bytes, made: bytes, position: InputPosition) -> KeptChunk
 
 def _pair(position: InputPosition) -> tuple[int, int]:
     return position.samples, position.utterances
-
-
-def _position(pair: list[int]) -> InputPosition:
-    return InputPosition(*pair)

@@ -61,7 +61,10 @@ class CheckpointStore:
         return sum(len(value) for value in values.values())
 
     async def load(self, session_id: str) -> Checkpoint | None:
-        """The last checkpoint; None where there is none that can be read."""
+        """The last checkpoint; None where there is none, or what is there is none.
+
+        Errors: `CheckpointUnreadable` for one that only a newer gateway can read.
+        """
         state, config = await self._values(session_id, (STATE, CONFIG))
         if state is None or config is None:
             return None
@@ -69,7 +72,7 @@ class CheckpointStore:
             names = [name for index in chunk_indices(state) for name in chunk_names(index)]
             values = dict(zip(names, await self._values(session_id, names), strict=True))
             return read_checkpoint(state, config, values)
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             logger.warning("a checkpoint cannot be read", extra={"session_id": session_id, "cause": str(error)})
             return None
 

@@ -33,9 +33,11 @@ EVERY_ERROR = [
     errors.LimitExceeded("3 MiB at most"),
     errors.CapacityExhausted("all 4 slots are taken", 2.5),
     errors.StageUnavailable("starting", 1.25),
+    errors.StagesUnsettled("not yet", 2.0),
     errors.WorkerLost("gone"),
     errors.Draining("shutting down", 0.0),
     errors.StateStoreUnavailable("Redis is away"),
+    errors.CheckpointUnreadable("of a newer gateway"),
     errors.InternalError("a1b2c3"),
 ]
 

@@ -163,6 +163,12 @@ class StageUnavailable(RetryableError):
     reason = "STAGE_UNAVAILABLE"
 
 
+class StagesUnsettled(StageUnavailable):
+    """The stages are there and do not fit together, which passes while they start or are replaced."""
+
+    reason = "STAGES_UNSETTLED"
+
+
 class WorkerLost(StageUnavailable):
     """The worker process died; its sessions are gone."""
 
@@ -181,6 +187,13 @@ class StateStoreUnavailable(RetryableError):
 
     code = grpc.StatusCode.UNAVAILABLE
     reason = "STATE_STORE_UNAVAILABLE"
+
+
+class CheckpointUnreadable(RetryableError):
+    """The session can be resumed, but not here: its checkpoint needs a newer gateway."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+    reason = "CHECKPOINT_UNREADABLE"
 
 
 class InternalError(VisavisError):
@@ -220,9 +233,11 @@ _BY_REASON: dict[str, type[VisavisError]] = {
         LimitExceeded,
         CapacityExhausted,
         StageUnavailable,
+        StagesUnsettled,
         WorkerLost,
         Draining,
         StateStoreUnavailable,
+        CheckpointUnreadable,
         InternalError,
     )
 }
