@@ -9,11 +9,12 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.avatar_store import AvatarStore, StoredAvatar
-from gateway.placement import STAGES, served_model, stage_missing
+from gateway.placement import nothing_served, served_model
 from gateway.stages import Stages
 from visavis.contract import MAX_PORTRAIT_BYTES
-from visavis.runtime.errors import InvalidInput, ModelMismatch
+from visavis.runtime.errors import InvalidInput
 from visavis.v1 import talking_head_pb2
+from visavis.v1.decoder_pb2 import EncodePortraitResponse
 from visavis.v1.talking_head_pb2 import Avatar, ConsentRecord, RegisterAvatarRequest
 
 MAX_NAME_CHARACTERS: Final = 200
@@ -56,17 +57,10 @@ async def register_avatar(request: RegisterAvatarRequest, store: AvatarStore, st
     """Check, encode and store; gives the new avatar.
 
     Errors: `InvalidInput` for a bad picture or missing consent; `StageUnavailable`; `CapacityExhausted`;
-    `StateStoreUnavailable`.
+    `ModelMismatch` for stages of different models; `StateStoreUnavailable`.
     """
     check_registration(request)
-    instances = await stages.instances()
-    model = served_model(instances)
-    if model is None:
-        raise next(
-            (stage_missing(stage) for stage in STAGES if not instances[stage]),
-            ModelMismatch("the stages that are running cannot work together; start them with the same model"),
-        )
-    encoded = await stages.encode_portrait(request.portrait, model.model_fingerprint)
+    encoded = await stages.on_current_lists("", lambda: _encode(request.portrait, stages))
     avatar = Avatar(
         avatar_id=secrets.token_urlsafe(12),
         display_name=request.display_name,
@@ -77,6 +71,14 @@ async def register_avatar(request: RegisterAvatarRequest, store: AvatarStore, st
     )
     await store.save(StoredAvatar(avatar, encoded.portrait_latent, encoded.thumbnail))
     return avatar
+
+
+async def _encode(portrait: bytes, stages: Stages) -> EncodePortraitResponse:
+    instances = await stages.instances()
+    model = served_model(instances)
+    if model is None:
+        raise nothing_served(instances)
+    return await stages.encode_portrait(portrait, model.model_fingerprint)
 
 
 def _now() -> Timestamp:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from visavis.runtime.errors import ModelMismatch, StageUnavailable
+from visavis.runtime.errors import ModelMismatch, StageUnavailable, VisavisError
 from visavis.runtime.registry import StageInstance
 
 AUDIO_ENCODER: Final = "audio_encoder"
@@ -15,38 +16,44 @@ STAGES: Final = (AUDIO_ENCODER, GENERATOR, DECODER)
 
 
 def placement_order(
-    instances: Iterable[StageInstance], sink_holders: frozenset[str] = frozenset()
+    instances: Iterable[StageInstance], sink_holders: frozenset[str] = frozenset(), gateway_id: str = ""
 ) -> list[StageInstance]:
     """The instances that take sessions, the best first.
 
     Draining ones are left out. The least loaded goes first (used share of slots); of equally loaded ones an instance
-    in `sink_holders`, which has the avatar's sink already; of those the one with the smaller id, so that the order
-    never depends on the order of heartbeats. Those that look full come last but stay in: a heartbeat is old news, only
-    the instance itself knows.
+    in `sink_holders`, which has the avatar's sink already; of those each gateway prefers another, always the same, so
+    that gateways with equally old lists do not all go to one instance, and the order never depends on the order of
+    heartbeats. Those that look full come last but stay in: a heartbeat is old news, only the instance itself knows.
     """
-    return sorted(
-        (instance for instance in instances if not instance.draining),
-        key=lambda i: (_load(i), i.instance_id not in sink_holders, i.instance_id),
-    )
+
+    def preference(instance: StageInstance) -> tuple[float, bool, int, str]:
+        liking = zlib.crc32(f"{gateway_id} {instance.instance_id}".encode()) if gateway_id else 0
+        return _load(instance), instance.instance_id not in sink_holders, liking, instance.instance_id
+
+    return sorted((instance for instance in instances if not instance.draining), key=preference)
 
 
 def place_session(
     instances: Mapping[str, Sequence[StageInstance]],
     fingerprint: str,
     sink_holders: frozenset[str] = frozenset(),
+    gateway_id: str = "",
 ) -> dict[str, list[StageInstance]]:
     """Candidates of each stage for a session of the model `fingerprint`, in the order in which to try them.
 
     All candidates run that model and understand each other (`compatibility`). Errors: `StageUnavailable` names a stage
     that no instance serves; `ModelMismatch` when a stage serves other models only.
     """
-    usable = {stage: _usable(stage, instances.get(stage, ()), fingerprint, sink_holders) for stage in STAGES}
+    usable = {
+        stage: _usable(stage, placement_order(instances.get(stage, ()), sink_holders, gateway_id), fingerprint)
+        for stage in STAGES
+    }
     # What the best generator speaks comes first; one that says nothing goes with what the other stages speak.
     for wish in _spoken(usable) or [""]:
         fitting = {stage: _fitting(usable[stage], wish) for stage in STAGES}
         if all(fitting.values()):
             return fitting
-    raise ModelMismatch("the stages that are running cannot work together; start them with the same model settings")
+    raise _no_common_model()
 
 
 def spoken_by(candidates: Mapping[str, Sequence[StageInstance]]) -> str:
@@ -54,9 +61,12 @@ def spoken_by(candidates: Mapping[str, Sequence[StageInstance]]) -> str:
     return next(iter(_spoken(candidates)), "")
 
 
-def fitting_instances(instances: Sequence[StageInstance], fingerprint: str, spoken: str) -> list[StageInstance]:
+def fitting_instances(
+    instances: Sequence[StageInstance], fingerprint: str, spoken: str, gateway_id: str = ""
+) -> list[StageInstance]:
     """Instances of one stage that can join a running session, in the order in which to try them."""
-    usable = [instance for instance in placement_order(instances) if instance.model_fingerprint == fingerprint]
+    ordered = placement_order(instances, gateway_id=gateway_id)
+    usable = [instance for instance in ordered if instance.model_fingerprint == fingerprint]
     return _fitting(usable, spoken) if spoken else usable
 
 
@@ -76,6 +86,12 @@ def served_model(instances: Mapping[str, Sequence[StageInstance]]) -> StageInsta
     return None
 
 
+def nothing_served(instances: Mapping[str, Sequence[StageInstance]]) -> VisavisError:
+    """The error where `served_model` finds none: `StageUnavailable` names a stage; else `ModelMismatch`."""
+    missing = (stage_missing(stage) for stage in STAGES if not placement_order(instances.get(stage, ())))
+    return next(missing, _no_common_model())
+
+
 def stage_missing(stage: str) -> StageUnavailable:
     """The error for a stage that nothing serves; says its name and nothing else."""
     return StageUnavailable(f"the stage {stage} is not available; try again")
@@ -90,10 +106,11 @@ def _spoken(instances: Mapping[str, Sequence[StageInstance]]) -> list[str]:
     return [*dict.fromkeys(filter(None, every))]
 
 
-def _usable(
-    stage: str, instances: Sequence[StageInstance], fingerprint: str, sink_holders: frozenset[str]
-) -> list[StageInstance]:
-    ordered = placement_order(instances, sink_holders)
+def _no_common_model() -> ModelMismatch:
+    return ModelMismatch("the stages that are running cannot work together; start them with the same model settings")
+
+
+def _usable(stage: str, ordered: Sequence[StageInstance], fingerprint: str) -> list[StageInstance]:
     if not ordered:
         raise stage_missing(stage)
     usable = [instance for instance in ordered if instance.model_fingerprint == fingerprint]

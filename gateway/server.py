@@ -56,7 +56,14 @@ def _bind_with(settings: GatewaySettings) -> Bind:
 def _servicer(settings: GatewaySettings, runtime: ServiceRuntime, channels: ChannelPool) -> TalkingHeadServicer:
     timeout_seconds = settings.service.redis.timeout_seconds
     metrics = GatewayMetrics(runtime.metrics)
-    stages = Stages(runtime.registry, channels, settings.stages, metrics)
+    stages = Stages(
+        runtime.registry,
+        channels,
+        settings.stages,
+        metrics,
+        heartbeat_seconds=settings.service.heartbeat_seconds,
+        gateway_id=settings.service.instance_id,
+    )
     avatars = AvatarStore(runtime.redis, timeout_seconds=timeout_seconds)
     runtime.metrics.slots.set(runtime.slots.slots)
     runtime.metrics.used_slots.set_function(lambda: runtime.slots.used_slots)

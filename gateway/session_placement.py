@@ -36,7 +36,7 @@ class SessionPlacement:
         cls, stages: Stages, session_id: str, fingerprint: str, open_seconds: float, metadata: Metadata
     ) -> SessionPlacement:
         """Errors: `StageUnavailable` names the stage that is down; `ModelMismatch`; `StateStoreUnavailable`."""
-        candidates = place_session(await stages.instances(), fingerprint)
+        candidates = place_session(await stages.instances(), fingerprint, gateway_id=stages.gateway_id)
         return cls(stages, session_id, fingerprint, candidates, open_seconds, metadata)
 
     async def open(
@@ -60,7 +60,7 @@ class SessionPlacement:
         Errors: as `Stages.open`; `StateStoreUnavailable`.
         """
         found = await self._stages.stage_instances(dialect.stage)
-        fitting = fitting_instances(found, self.fingerprint, self._spoken)
+        fitting = fitting_instances(found, self.fingerprint, self._spoken, self._stages.gateway_id)
         candidates = [instance for instance in fitting if instance.instance_id != lost.instance_id]
         if not others_only:
             candidates += [instance for instance in fitting if instance.instance_id == lost.instance_id]

@@ -26,16 +26,18 @@ from gateway.resume_token import ResumeToken
 from gateway.resumption import plan_resumption
 from gateway.segments import duration
 from gateway.session import SessionClient, TalkSession
-from gateway.session_config import plan_session
+from gateway.session_config import SessionPlan, plan_session
 from gateway.session_limits import SessionLimits
 from gateway.session_opening import SessionOpening
 from gateway.session_placement import SessionPlacement
 from gateway.session_watch import SessionWatch
 from gateway.settings import GatewaySettings
+from gateway.stage_dialect import Metadata
 from gateway.stages import Stages
 from visavis.contract import FRAME_RATE
 from visavis.runtime.boundary import next_request
 from visavis.runtime.errors import (
+    CheckpointUnreadable,
     DeadlineMissed,
     InvalidInput,
     LeaseLost,
@@ -126,7 +128,11 @@ class Sessions:
             await self._serve(opening, client, watch, eviction)
 
     async def _reclaim(self, token: ResumeToken, request: ResumeSession) -> SessionOpening:
-        """Take a session from whoever has it. Errors: `NotFound`, `InvalidInput`, `StateStoreUnavailable`."""
+        """Take a session from whoever has it.
+
+        Errors: `NotFound`, `InvalidInput`, `StateStoreUnavailable`; `CheckpointUnreadable` where a newer gateway is
+        needed, which can still take it.
+        """
         if not await self.rights.knows(token):
             raise nothing_to_resume()
         await self._evict_running(token.session_id)
@@ -134,7 +140,7 @@ class Sessions:
         checkpoint = await self.checkpoints.load(token.session_id)
         if checkpoint is None:
             raise nothing_to_resume()
-        plan = plan_session(checkpoint.config, self.settings.session)
+        plan = self._plan_again(checkpoint)
         resumption = plan_resumption(request, checkpoint, plan.audio_format, live_when_idle=plan.rules.live_when_idle)
         avatar = await self.avatars.load(checkpoint.config.avatar_id)
         right = await self.rights.take(token, expire_seconds=self.settings.session.resume_window_seconds)
@@ -149,6 +155,15 @@ class Sessions:
             resumption=resumption,
             replay_chunks=dict(checkpoint.replay_chunks),
         )
+
+    def _plan_again(self, checkpoint: Checkpoint) -> SessionPlan:
+        """Errors: `CheckpointUnreadable`: the gateway that took this config knows more than this one."""
+        try:
+            return plan_session(checkpoint.config, self.settings.session)
+        except InvalidInput as error:
+            raise CheckpointUnreadable(
+                "the session's config is not known to this gateway; another can resume it"
+            ) from error
 
     async def _evict_running(self, session_id: str) -> None:
         """The client left its old stream behind, at this gateway: that writes its last checkpoint and ends."""
@@ -236,29 +251,27 @@ class Sessions:
         metadata = ((TRACEPARENT, watch.traceparent),) if watch.traceparent else None
         while True:
             try:
-                placement = await SessionPlacement.find(
-                    self.stages,
-                    opening.session_id,
-                    opening.fingerprint,
-                    self.settings.stages.open_timeout_seconds,
-                    metadata,
+                return await self.stages.on_current_lists(
+                    opening.fingerprint, lambda: self._opened_pipeline(opening, session, metadata)
                 )
-                return await self._opened_pipeline(opening, session, placement)
-            except Exception as error:
-                told = as_visavis_error(error)
-                if not isinstance(told, RetryableError) or time.monotonic() + _RETRY_SECONDS > gives_up_at:
-                    raise told from error
+            except RetryableError:
+                if time.monotonic() + _RETRY_SECONDS > gives_up_at:
+                    raise
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _opened_pipeline(
-        self, opening: SessionOpening, session: TalkSession, placement: SessionPlacement
-    ) -> Pipeline:
+    async def _opened_pipeline(self, opening: SessionOpening, session: TalkSession, metadata: Metadata) -> Pipeline:
+        open_seconds = self.settings.stages.open_timeout_seconds
+        placement = await SessionPlacement.find(
+            self.stages, opening.session_id, opening.fingerprint, open_seconds, metadata
+        )
         start, history, right = opening.pipeline_start(), opening.history, opening.right
         pipeline = Pipeline(start, placement, history, right, self.settings.stages, self.metrics, session.deliver)
         try:
             await pipeline.open()
-        except BaseException:
+        except BaseException as error:
             pipeline.close()
+            if isinstance(error, Exception):
+                raise as_visavis_error(error, session_id=opening.session_id) from error
             raise
         return pipeline
 

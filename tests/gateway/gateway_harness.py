@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 
@@ -64,10 +64,14 @@ def one_of_each() -> list[StageServer]:
 async def running_gateway(
     redis_url: str, stages: Sequence[StageServer] | None = None, **variables: str
 ) -> AsyncIterator[GatewayUnderTest]:
-    """The gateway in front of `stages` (one healthy instance of each by default), VISAVIS_* settings by name."""
-    settings = read_gateway_settings(
-        Environment({f"VISAVIS_{name}": value for name, value in {"REDIS_URL": redis_url, **variables}.items()})
-    )
+    """The gateway in front of `stages` (one healthy instance of each by default), VISAVIS_* settings by name.
+
+    It looks at heartbeats often, so that tests need not wait for what they change there, and has no name of its own,
+    so that of equal instances it prefers the one with the smallest id.
+    """
+    values = {"REDIS_URL": redis_url, "HEARTBEAT_SECONDS": "0.05", **variables}
+    settings = read_gateway_settings(Environment({f"VISAVIS_{name}": value for name, value in values.items()}))
+    settings = replace(settings, service=replace(settings.service, instance_id=""))
     servers = one_of_each() if stages is None else list(stages)
     runtime = _runtime(settings)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 
@@ -162,6 +163,7 @@ async def test_capacity_counts_what_can_start(redis_url: str) -> None:
             ("decoder", 1, 4, 0),
         ]
         await stages[1].register(gateway.registry, draining=True)
+        await asyncio.sleep(2 * gateway.settings.service.heartbeat_seconds)
         capacity = await gateway.stub.GetCapacity(GetCapacityRequest())
         assert (capacity.slots, capacity.used_slots) == (0, 0)
 

@@ -12,6 +12,8 @@ from visavis.contract import CHUNK_SECONDS, FRAME_RATE
 
 STAGES: Final = 3
 MOST_GPUS: Final = 10_000_000
+# The default of VISAVIS_HEARTBEAT_SECONDS: so long a gateway keeps a list of instances.
+LIST_KEPT_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +121,16 @@ def _resources(measured: Measured, assumed: Assumptions, scale: _Scale) -> Itera
             + at.instances * m.instance_commands_per_second
         )
 
-    def redis_lookups(at: _Scale) -> float:
-        return at.starts * STAGES * lookup_seconds(m.placement, at.gpus, lambda each: each.redis_cpu_seconds)
+    def lookups(at: _Scale) -> float:
+        """A second; a gateway, of which a core is needed each, reads a list for a start unless it has one."""
+        gateways = max(1.0, at.sessions * m.gateway_cpu_seconds)
+        return STAGES * min(at.starts, gateways / LIST_KEPT_SECONDS)
 
-    def gateway_lookups(at: _Scale) -> float:
-        return at.starts * STAGES * lookup_seconds(m.placement, at.gpus, lambda each: each.gateway_cpu_seconds)
+    def redis_lookup(at: _Scale) -> float:
+        return lookup_seconds(m.placement, at.gpus, lambda each: each.redis_cpu_seconds)
 
-    def lookup_stall(at: _Scale) -> float:
-        return lookup_seconds(m.placement, at.gpus, lambda each: each.gateway_cpu_seconds) * FRAME_RATE
+    def gateway_lookup(at: _Scale) -> float:
+        return lookup_seconds(m.placement, at.gpus, lambda each: each.gateway_cpu_seconds)
 
     def network(at: _Scale) -> float:
         return at.sessions * m.out_bytes * 8 / CHUNK_SECONDS / assumed.nic_bits_per_second
@@ -168,9 +172,9 @@ def _resources(measured: Measured, assumed: Assumptions, scale: _Scale) -> Itera
     yield resource(
         "Redis: looking up instances",
         "core of one Redis",
-        redis_lookups,
-        f"{scale.starts:.1f} starts/s x {STAGES} stages x {_lookup_ms(redis_lookups, scale):.2f} ms for "
-        f"{scale.gpus:.0f} instances each",
+        lambda at: lookups(at) * redis_lookup(at),
+        f"{lookups(scale):.1f} lookups/s ({scale.starts:.1f} starts/s, {STAGES} stages, a list kept for "
+        f"{LIST_KEPT_SECONDS:g} s) x {redis_lookup(scale) * 1e3:.2f} ms for {scale.gpus:.0f} instances each",
         splits=False,
     )
     yield resource(
@@ -183,16 +187,15 @@ def _resources(measured: Measured, assumed: Assumptions, scale: _Scale) -> Itera
     yield resource(
         "gateways: looking up instances",
         "core",
-        gateway_lookups,
-        f"{scale.starts:.1f} starts/s x {STAGES} stages x {_lookup_ms(gateway_lookups, scale):.2f} ms for "
-        f"{scale.gpus:.0f} instances each",
+        lambda at: lookups(at) * gateway_lookup(at),
+        f"{lookups(scale):.1f} lookups/s x {gateway_lookup(scale) * 1e3:.2f} ms for {scale.gpus:.0f} instances each",
         splits=True,
     )
     yield resource(
         "gateways: one lookup holds the event loop",
         "frame (40 ms)",
-        lookup_stall,
-        f"{_lookup_ms(gateway_lookups, scale):.1f} ms for {scale.gpus:.0f} instances; more gateways do not shorten it",
+        lambda at: gateway_lookup(at) * FRAME_RATE,
+        f"{gateway_lookup(scale) * 1e3:.1f} ms for {scale.gpus:.0f} instances; more gateways do not shorten it",
         splits=False,
     )
     yield resource(
@@ -202,10 +205,6 @@ def _resources(measured: Measured, assumed: Assumptions, scale: _Scale) -> Itera
         f"{scale.sessions:.0f} sessions x {m.out_bytes / 1e3:.0f} kB a chunk of {CHUNK_SECONDS} s, sent",
         splits=True,
     )
-
-
-def _lookup_ms(seconds_per_second: Callable[[_Scale], float], scale: _Scale) -> float:
-    return seconds_per_second(scale) / (scale.starts * STAGES) * 1e3
 
 
 def _breaks_at(units: Callable[[float], float]) -> int:

@@ -28,6 +28,8 @@ class EngineDescription:
     compatibility: str
     # Sessions that the device was measured to keep in real time, 0 included; None where that was not measured.
     real_time_sessions: int | None = None
+    # Of a generator (`ModelIdentity.sampling`): a session stays with generators that sample in the same way.
+    sampling: str = ""
 
 
 class Engine(Protocol):
@@ -102,4 +104,13 @@ class CachingEngine(Protocol):
 
     def cache_bytes(self) -> Mapping[str, int]:
         """Bytes by kind; the kinds are always the same. Asked after every step, so it must be quick."""
+        ...
+
+
+@runtime_checkable
+class RewindingEngine(Protocol):
+    """An engine that counts how its sessions got to the borders that they went to."""
+
+    def border_counts(self) -> Mapping[str, int]:
+        """Since the start, by the way they got there; the ways are always the same. Asked like `cache_bytes`."""
         ...

@@ -4,8 +4,9 @@ Per instance a hash `visavis:stage:{stage}:instance:<id>` that expires, per stag
 `visavis:stage:{stage}:instances`; all keys of a stage share one hash slot.
 """
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,19 @@ redis.call('DEL', KEYS[1])
 return redis.call('SREM', KEYS[2], ARGV[1])
 """
 
-# An instance that came back between the look and the removal stays.
-_REMOVE_IF_DEAD = """
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-return redis.call('SREM', KEYS[2], ARGV[1])
+# All heartbeats of a stage in one answer: taking a thousand apart, reply by reply, holds the event loop for several
+# frames (docs/capacity.md). Their keys are in the hash slot of KEYS[1]; the dead leave the index.
+_LIST = """
+local found = {}
+for _, instance_id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local fields = redis.call('HGETALL', ARGV[1] .. instance_id)
+  if #fields == 0 then
+    redis.call('SREM', KEYS[1], instance_id)
+  else
+    found[#found + 1] = fields
+  end
+end
+return cjson.encode(found)
 """
 
 
@@ -53,6 +63,8 @@ class StageInstance:
     frame_rate: int
     # Opaque; see EngineDescription.
     compatibility: str
+    # Of a generator; see EngineDescription.
+    sampling: str = ""
 
     @property
     def free_slots(self) -> int:
@@ -78,20 +90,11 @@ class Registry:
 
     async def list_instances(self, stage: str) -> list[StageInstance]:
         """The living instances of a stage, by instance id; the dead leave the index."""
-        members: Any = await self._reply(self._redis.smembers(_index_key(stage)))
-        instance_ids = sorted(member.decode() for member in members)
-        looks: Any = self._redis.pipeline(transaction=False)
-        for instance_id in instance_ids:
-            looks.hgetall(_instance_key(stage, instance_id))
-        found = []
-        for instance_id, fields in zip(instance_ids, await self._reply(looks.execute()), strict=True):
-            if not fields:
-                await self._run(_REMOVE_IF_DEAD, stage, instance_id)
-                continue
-            instance = _instance_from(fields)
-            if instance is not None:
-                found.append(instance)
-        return found
+        reply = await self._reply(self._redis.eval(_LIST, 1, _index_key(stage), _instance_key(stage, "")))
+        # No instance is an object to Lua's JSON, and of none of its values is it said that it is UTF-8.
+        listed: list[Sequence[str]] = list(json.loads(reply.decode(errors="replace")))
+        found = (_instance_from(dict(zip(fields[::2], fields[1::2], strict=True))) for fields in listed)
+        return sorted(filter(None, found), key=lambda instance: instance.instance_id)
 
     async def _run(self, script: str, stage: str, instance_id: str, *arguments: str | int) -> None:
         keys = (_instance_key(stage, instance_id), _index_key(stage))
@@ -124,13 +127,13 @@ def _fields_of(instance: StageInstance) -> dict[str, str]:
         "height": str(instance.height),
         "frame_rate": str(instance.frame_rate),
         "compatibility": instance.compatibility,
+        "sampling": instance.sampling,
         "heartbeat_unix_seconds": f"{time.time():.3f}",
     }
 
 
-def _instance_from(fields: Mapping[bytes, bytes]) -> StageInstance | None:
+def _instance_from(text: Mapping[str, str]) -> StageInstance | None:
     """None for a heartbeat of another version that this one cannot read."""
-    text = {name.decode(): value.decode() for name, value in fields.items()}
     try:
         return StageInstance(
             stage=text["stage"],
@@ -146,6 +149,8 @@ def _instance_from(fields: Mapping[bytes, bytes]) -> StageInstance | None:
             height=int(text["height"]),
             frame_rate=int(text["frame_rate"]),
             compatibility=text["compatibility"],
+            # Instances of before this field sample in the one way there was.
+            sampling=text.get("sampling", ""),
         )
     except (KeyError, ValueError):
         return None

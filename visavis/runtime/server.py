@@ -300,6 +300,7 @@ class Service:
             height=description.height,
             frame_rate=description.frame_rate,
             compatibility=description.compatibility,
+            sampling=description.sampling,
         )
 
     async def _announce_when_ready(self) -> None:
