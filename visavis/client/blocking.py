@@ -113,11 +113,18 @@ class BlockingSession:
 class BlockingClient:
     """A connection to a server, for `with`. See `VisavisClient` for the verbs and their errors."""
 
-    def __init__(self, address: str | Sequence[str], *, tls: Tls | None = None, call_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        address: str | Sequence[str],
+        *,
+        tls: Tls | None = None,
+        call_seconds: float = 30.0,
+        patience_seconds: float = 5.0,
+    ) -> None:
         self._thread = LoopThread()
 
         async def connect() -> VisavisClient:
-            return VisavisClient(address, tls=tls, call_seconds=call_seconds)
+            return VisavisClient(address, tls=tls, call_seconds=call_seconds, patience_seconds=patience_seconds)
 
         try:
             self._client = self._thread.run(connect())

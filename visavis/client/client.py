@@ -42,11 +42,20 @@ class VisavisClient:
     address: "host:port" of the gateway, or several: where one cannot be reached, the next is tried.
     tls: None connects in the clear.
     call_seconds: the limit of every call but `talk`.
+    patience_seconds: how long a server that says it is unavailable, and when to come again, is asked again.
     """
 
-    def __init__(self, address: str | Sequence[str], *, tls: Tls | None = None, call_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        address: str | Sequence[str],
+        *,
+        tls: Tls | None = None,
+        call_seconds: float = 30.0,
+        patience_seconds: float = 5.0,
+    ) -> None:
         self._call_seconds = call_seconds
-        self._gateways = Gateways([address] if isinstance(address, str) else address, tls)
+        addresses = [address] if isinstance(address, str) else address
+        self._gateways = Gateways(addresses, tls, patience_seconds=patience_seconds)
 
     async def __aenter__(self) -> Self:
         return self

@@ -45,8 +45,8 @@ class NotFound(ClientError):
     """No such avatar."""
 
 
-class CapacityExhausted(ClientError):
-    """Every slot is taken. `retry_after_seconds` is the server's advice, None when it gave none."""
+class RetryLater(ClientError):
+    """Base of what may pass. `retry_after_seconds` is the server's advice, None when it gave none."""
 
     def __init__(
         self,
@@ -60,7 +60,11 @@ class CapacityExhausted(ClientError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class ServerUnavailable(ClientError):
+class CapacityExhausted(RetryLater):
+    """Every slot is taken."""
+
+
+class ServerUnavailable(RetryLater):
     """The server, one of its stages or Redis cannot be reached, or it is draining. Worth a retry."""
 
 
@@ -86,7 +90,6 @@ class SessionClosed(ClientError):
 
 _BY_CODE: dict[grpc.StatusCode, type[ClientError]] = {
     grpc.StatusCode.NOT_FOUND: NotFound,
-    grpc.StatusCode.UNAVAILABLE: ServerUnavailable,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAUTHENTICATED: PermissionDenied,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
@@ -111,6 +114,10 @@ def error_from_status(code: grpc.StatusCode, message: str, details: StatusDetail
         if details.reason == "LIMIT_EXCEEDED" or (not details.reason and "larger than max" in message):
             return MessageTooLarge(text, code=code, reason=details.reason)
         return CapacityExhausted(
+            text, code=code, reason=details.reason, retry_after_seconds=details.retry_after_seconds
+        )
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return ServerUnavailable(
             text, code=code, reason=details.reason, retry_after_seconds=details.retry_after_seconds
         )
     return _BY_CODE.get(code, ServerError)(text, code=code, reason=details.reason)

@@ -20,17 +20,20 @@ _Answer = TypeVar("_Answer")
 # A peer that vanished without a word is noticed after their sum. Servers allow a ping every 5 s.
 _KEEPALIVE_MILLISECONDS: Final = 10_000
 _KEEPALIVE_ANSWER_MILLISECONDS: Final = 5_000
+_SHORTEST_PAUSE_SECONDS: Final = 0.1
 
 
 class Gateways:
     """Calls go to the gateway that answered last; every address is tried before `ServerUnavailable` is raised.
 
+    A server that says it is unavailable and when to come again is asked again, for `patience_seconds` in all.
     Raises ValueError when there is no address, or for TLS settings that cannot be.
     """
 
-    def __init__(self, addresses: Sequence[str], tls: Tls | None) -> None:
+    def __init__(self, addresses: Sequence[str], tls: Tls | None, *, patience_seconds: float = 0.0) -> None:
         if not addresses:
             raise ValueError("a client needs the address of a gateway")
+        self._patience_seconds = patience_seconds
         self._addresses: Final = tuple(addresses)
         self._channels: Final = [_open_channel(address, tls) for address in self._addresses]
         self._current = 0
@@ -61,11 +64,27 @@ class Gateways:
             except grpc.aio.AioRpcError as error:
                 raise error_from_rpc(error) from error
 
-        return await self._first_reachable(attempt)
+        return await self._patiently(attempt)
 
     async def open_talk(self, first: talking_head_pb2.TalkRequest) -> tuple[TalkStream, talking_head_pb2.TalkResponse]:
-        """A `Talk` stream that begins with `first` (`config` or `resume`), and the server's `started` or `resumed`."""
-        return await self._first_reachable(lambda channel: _open_talk(channel, first))
+        """A `Talk` stream that begins with `first` (`config` or `resume`), and the server's `started` or `resumed`.
+
+        Whoever resumes has a patience of its own.
+        """
+        open_once = self._first_reachable if first.HasField("resume") else self._patiently
+        return await open_once(lambda channel: _open_talk(channel, first))
+
+    async def _patiently(self, attempt: Callable[[grpc.aio.Channel], Awaitable[_Answer]]) -> _Answer:
+        loop = asyncio.get_running_loop()
+        gives_up_at = loop.time() + self._patience_seconds
+        while True:
+            try:
+                return await self._first_reachable(attempt)
+            except ServerUnavailable as error:
+                pause_seconds = max(error.retry_after_seconds or 0.0, _SHORTEST_PAUSE_SECONDS)
+                if error.retry_after_seconds is None or loop.time() + pause_seconds > gives_up_at:
+                    raise
+            await asyncio.sleep(pause_seconds)
 
     async def _first_reachable(self, attempt: Callable[[grpc.aio.Channel], Awaitable[_Answer]]) -> _Answer:
         for _ in range(len(self._channels) - 1):
