@@ -400,7 +400,7 @@ async def test_a_killed_client_frees_the_slot_within_a_second(serve: Serve) -> N
 
 async def test_a_slow_reader_stops_the_reading_of_its_own_stream_only(serve: Serve) -> None:
     async with serve() as served, session(served, "slow") as slow, session(served, "quick") as quick:
-        sent = 0
+        sent, round_trips = 0, 0
 
         async def send_forever() -> None:
             nonlocal sent
@@ -408,17 +408,24 @@ async def test_a_slow_reader_stops_the_reading_of_its_own_stream_only(serve: Ser
                 await slow.write(chunk_request(sent + 1))
                 sent += 1
 
+        def slow_stands_at() -> tuple[int, float]:
+            return sent, served.metric("visavis_chunk_duration_seconds_count") - round_trips
+
+        async def go_all_the_way(times: int) -> None:
+            nonlocal round_trips
+            for _ in range(times):
+                await quick.write(chunk_request(round_trips + 1))
+                assert (await read(quick)).chunk.speech.header.chunk_index == round_trips + 1
+                round_trips += 1
+
         sending = asyncio.create_task(send_forever())
-        sent_before = -1
-        async with asyncio.timeout(20):
-            while sent != sent_before:  # until nothing moves
-                sent_before = sent
-                await asyncio.sleep(0.7)
-        computed = served.metric("visavis_chunk_duration_seconds_count")
+        before = (-1, -1.0)
+        async with asyncio.timeout(60):
+            # Until nothing of it moves while another stream passes everything often: a busy machine slows down both.
+            while before != slow_stands_at():
+                before = slow_stands_at()
+                await go_all_the_way(20)
         assert served.metric("visavis_chunks_in_flight") <= 3
-        await quick.write(chunk_request())
-        assert (await read(quick)).chunk.speech.header.chunk_index == 1
-        assert served.metric("visavis_chunk_duration_seconds_count") == computed + 1
         for index in range(1, sent + 1):  # and nothing is lost
             assert (await read(slow)).chunk.speech.header.chunk_index == index
         sending.cancel()
