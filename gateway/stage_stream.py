@@ -10,6 +10,7 @@ import grpc
 
 from gateway.metrics import GatewayMetrics, Hop
 from gateway.stage_dialect import RequestT, ResponseT
+from visavis.final_status import StatusWatch
 from visavis.runtime.errors import DeadlineMissed, StageUnavailable, VisavisError, error_from_rpc
 
 
@@ -29,6 +30,7 @@ class StageStream(Generic[RequestT, ResponseT]):
     ) -> None:
         self._stage: Hop = stage
         self._call: grpc.aio.StreamStreamCall[RequestT, ResponseT] = call
+        self._watch = StatusWatch(call)
         self._stall_seconds = stall_seconds
         self._metrics = metrics
         self._owed = 0
@@ -43,12 +45,10 @@ class StageStream(Generic[RequestT, ResponseT]):
                 answer = await self._call.read()
         except TimeoutError:
             raise DeadlineMissed(f"the stage {self._stage} did not answer in time") from None
-        except asyncio.InvalidStateError:  # the call ended while we wrote: its status says why
-            raise await self._ended_with() from None
-        except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error) from error
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError) as error:
+            raise self._ended_with() from error
         if answer is grpc.aio.EOF:
-            raise StageUnavailable(f"the stage {self._stage} closed the stream; try again")
+            raise self._ended_with()
         return cast(ResponseT, answer)
 
     async def send(self, request: RequestT, *, owes_answer: bool) -> bool:
@@ -76,11 +76,11 @@ class StageStream(Generic[RequestT, ResponseT]):
                 answer = await self._call.read()
             if answer is not grpc.aio.EOF:
                 return cast(ResponseT, answer)
-            cause: VisavisError = StageUnavailable("the stage ended the stream")
+            cause = self._ended_with()
         except TimeoutError:
             cause = DeadlineMissed("no answer in time")
-        except grpc.aio.AioRpcError as error:
-            cause = error_from_rpc(error)
+        except grpc.aio.AioRpcError:
+            cause = self._ended_with()
         finally:
             self._waiting = None
         if self._finishing:
@@ -118,11 +118,9 @@ class StageStream(Generic[RequestT, ResponseT]):
     def _answer_due(self) -> float:
         return asyncio.get_running_loop().time() + self._stall_seconds
 
-    async def _ended_with(self) -> VisavisError:
-        try:
-            await self._call.read()
-        except grpc.aio.AioRpcError as error:
-            return error_from_rpc(error)
-        except asyncio.InvalidStateError:
-            pass
-        return StageUnavailable("the stage ended the stream")
+    def _ended_with(self) -> VisavisError:
+        """What the stage, or the transport, said last of the call, which is over."""
+        status = self._watch.status
+        if status is None or status.code is grpc.StatusCode.OK:
+            return StageUnavailable(f"the stage {self._stage} ended the stream; try again")
+        return error_from_rpc(status.as_error())

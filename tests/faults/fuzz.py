@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 
 from tests.faults.cluster import until
 from tests.gateway.gateway_harness import running_gateway
-from visavis.client.final_status import StatusWatch
+from visavis.final_status import StatusWatch
 from visavis.runtime.channels import channel_options
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.runtime.slots import SlotPool

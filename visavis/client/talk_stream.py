@@ -14,8 +14,8 @@ from visavis.client.errors import (
     SessionClosed,
     error_from_status,
 )
-from visavis.client.final_status import StatusWatch
 from visavis.client.status_details import read_status_details
+from visavis.final_status import StatusWatch
 from visavis.v1 import talking_head_pb2
 
 # Between a server's last response and its status; a network that loses just that is not waited for.

@@ -1,7 +1,8 @@
 """The status with which a call ended, kept from grpc.aio's own mistake.
 
 A write that fails because the server has just ended the call makes grpc.aio replace the server's status by INTERNAL,
-"Internal error from Core" (grpc issue 36066). The first status is the true one.
+"Internal error from Core" (grpc issue 36066). The first status is the true one. Clients, the SDK's and the gateway's
+of the stages, watch their streams for it.
 """
 
 from collections.abc import Coroutine
@@ -21,6 +22,12 @@ class FinalStatus:
     code: grpc.StatusCode
     message: str
     trailing_metadata: tuple[tuple[str, str | bytes], ...]
+
+    def as_error(self) -> grpc.aio.AioRpcError:
+        """As grpc.aio would have raised it."""
+        return grpc.aio.AioRpcError(
+            self.code, grpc.aio.Metadata(), grpc.aio.Metadata(*self.trailing_metadata), self.message
+        )
 
 
 class StatusWatch:
