@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar, get_args
 
 State = TypeVar("State")
 Item = TypeVar("Item")
 
 # How a session got to a border: its state was kept; it is computed from a replay; nothing was there but the start.
 Way = Literal["kept", "replayed", "started_again"]
+# What became of it: the state that it would be, kept or rebuilt, or one that knows less of the past.
+Exactness = Literal["kept", "rebuilt", "approximate"]
 
 MIN_KEPT: Final = 2
 MAX_KEPT: Final = 8
@@ -84,8 +86,22 @@ class Borders(Generic[State, Item]):
         self._kept.append((chunk_index, state))
 
 
-def log_way(session_id: str, chunk_index: int, way: Way, replayed: int, replay_chunks: int) -> None:
-    """Says how a session got to a border; a warning where that was less than exact."""
-    exact = way == "kept" or replayed >= min(chunk_index, replay_chunks)
-    fields = {"session_id": session_id, "chunk_index": chunk_index, "way": way, "replayed": replayed}
-    logger.log(logging.INFO if exact else logging.WARNING, "the session goes to a border", extra=fields)
+class BorderLog:
+    """How sessions got to their borders: in the log, with a warning where that was less than exact, and counted."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = dict.fromkeys(get_args(Exactness), 0)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Since the start, by `Exactness`; a copy."""
+        return dict(self._counts)
+
+    def note(self, session_id: str, chunk_index: int, way: Way, replayed: int, replay_chunks: int) -> None:
+        """A session goes to a border; `replayed` of the `replay_chunks` that its state depends on are there."""
+        whole = replayed >= min(chunk_index, replay_chunks)
+        exactness: Exactness = "kept" if way == "kept" else "rebuilt" if whole else "approximate"
+        self._counts[exactness] += 1
+        fields = {"session_id": session_id, "chunk_index": chunk_index, "way": way, "replayed": replayed}
+        level = logging.WARNING if exactness == "approximate" else logging.INFO
+        logger.log(level, "the session goes to a border", extra=fields)

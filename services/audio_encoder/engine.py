@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from services.audio_encoder.samples import read_samples
 from services.audio_encoder.settings import AudioEncoderSettings
 from services.borders import MAX_KEPT as KEPT_BORDERS
-from services.borders import Borders, log_way
+from services.borders import BorderLog, Borders
 from services.inbox import Inbox, WaitingChunk, stage_timing
 from services.loaded_model import LoadedModel, load_model
 from services.pass_times import measure_pass_times
@@ -65,6 +65,7 @@ class AudioEncoderEngine:
     def __init__(self, settings: AudioEncoderSettings) -> None:
         self._settings = settings
         self._sessions: dict[str, _Session] = {}
+        self._border_log = BorderLog()
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -107,6 +108,10 @@ class AudioEncoderEngine:
         """The audio encoder answers nothing outside a session."""
         raise InvalidInput(f"the audio encoder has no answer to {type(request).__name__}")
 
+    def border_counts(self) -> dict[str, int]:
+        """Implements `RewindingEngine`."""
+        return self._border_log.counts
+
     def has_work(self) -> bool:
         """True while a chunk waits, or one to hear again."""
         return any(session.inbox.waiting or session.borders.replay for session in self._sessions.values())
@@ -139,7 +144,7 @@ class AudioEncoderEngine:
         session = self._sessions[session_id]
         session.inbox.clear()
         way = session.borders.go_to(border.chunk_index, replay)
-        log_way(session_id, border.chunk_index, way, len(replay), self._replay_chunks)
+        self._border_log.note(session_id, border.chunk_index, way, len(replay), self._replay_chunks)
 
     @torch.inference_mode()
     def _hear(self, speech: Sequence[Speech], sessions: Sequence[_Session]) -> list[torch.Tensor]:

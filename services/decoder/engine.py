@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from google.protobuf.message import Message
 
-from services.borders import Borders, kept_borders, log_way
+from services.borders import BorderLog, Borders, kept_borders
 from services.decoder.encoding_pool import EncodingPool
 from services.decoder.model import DecoderModel
 from services.decoder.pictures import PictureEncoder, jpeg_bytes, open_picture_encoder
@@ -104,6 +104,7 @@ class DecoderEngine:
     def __init__(self, settings: DecoderSettings) -> None:
         self._settings = settings
         self._sessions: dict[str, _Session] = {}
+        self._border_log = BorderLog()
         # Raw pictures of a chunk are large (19 MB at 512 x 512), so few may wait for an encoder: those of one pass.
         capacity = max(2 * settings.encoding_threads, settings.max_batch)
         self._pool = EncodingPool[Answer](settings.encoding_threads, capacity)
@@ -160,6 +161,10 @@ class DecoderEngine:
             thumbnail=jpeg_bytes(portrait, THUMBNAIL_QUALITY),
         )
 
+    def border_counts(self) -> dict[str, int]:
+        """Implements `RewindingEngine`."""
+        return self._border_log.counts
+
     def has_work(self) -> bool:
         """True while a chunk waits, or one to decode again, or pictures are being encoded."""
         return not self._pool.is_idle or any(
@@ -203,7 +208,7 @@ class DecoderEngine:
         # Whatever comes next begins with a key frame.
         session.epoch, session.skip_frames = 0, rewind.skip_frames
         way = session.borders.go_to(border.chunk_index, replay)
-        log_way(session_id, border.chunk_index, way, len(replay), self._model.replay_chunks)
+        self._border_log.note(session_id, border.chunk_index, way, len(replay), self._model.replay_chunks)
 
     def _decode(self, session_ids: Sequence[str]) -> None:
         start_seconds = time.monotonic()

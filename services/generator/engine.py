@@ -25,7 +25,7 @@ from typing import Final
 from google.protobuf.message import Message
 
 from services.admission import free_memory_bytes, sessions_in_memory, sessions_in_real_time, slots_to_offer
-from services.borders import Borders, Way, kept_borders, log_way
+from services.borders import BorderLog, Borders, Way, kept_borders
 from services.generator.model import GeneratorModel
 from services.generator.session import Leaving, Replayed, Session, Started
 from services.generator.settings import GeneratorSettings
@@ -53,6 +53,7 @@ class GeneratorEngine:
     def __init__(self, settings: GeneratorSettings) -> None:
         self._settings = settings
         self._sessions: dict[str, Session] = {}
+        self._border_log = BorderLog()
         # By arriving id; and by leaving id the session whose state leaves.
         self._arriving: dict[str, ArrivingState] = {}
         self._leaving: dict[str, str] = {}
@@ -147,6 +148,10 @@ class GeneratorEngine:
         contexts = sum(state.context is not None for state in states)
         return {"context": contexts * self._model.context_bytes, "sink": self._model.sink_bytes}
 
+    def border_counts(self) -> dict[str, int]:
+        """Implements `RewindingEngine`."""
+        return self._border_log.counts
+
     def has_work(self) -> bool:
         """True while a chunk waits or is unfinished, or a state has to leave."""
         return bool(self._broken) or any(
@@ -211,7 +216,7 @@ class GeneratorEngine:
         if not session.finishes_border(border.chunk_index):
             session.started = None
             way = session.borders.go_to(border.chunk_index, replay)
-        log_way(session_id, border.chunk_index, way, len(replay), self._model.replay_chunks)
+        self._border_log.note(session_id, border.chunk_index, way, len(replay), self._model.replay_chunks)
 
     def _read_replayed(self, chunk: generator_pb2.ReplayedChunk, field: str) -> Replayed:
         if chunk.video.header.chunk_index != chunk.speech.header.chunk_index:

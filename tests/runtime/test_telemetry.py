@@ -111,6 +111,7 @@ class CachingWorker:
     busy_fraction: float = 0.5
     queue_depth: int = 2
     cache_bytes: dict[str, int] = field(default_factory=lambda: {"context": 3_000, "sink": 500})
+    border_counts: dict[str, int] = field(default_factory=lambda: {"kept": 4, "approximate": 1})
 
 
 def test_a_worker_is_read_at_each_scrape() -> None:
@@ -119,6 +120,7 @@ def test_a_worker_is_read_at_each_scrape() -> None:
     value = metrics.registry.get_sample_value
     assert value("visavis_cache_bytes", {"stage": "generator", "kind": "context"}) == 3_000
     assert value("visavis_cache_bytes", {"stage": "generator", "kind": "sink"}) == 500
+    assert value("visavis_borders_total", {"stage": "generator", "way": "approximate"}) == 1
     assert value("visavis_worker_queue_depth", {"stage": "generator"}) == 2
 
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.borders import Borders, kept_borders, log_way
+from services.borders import BorderLog, Borders, Way, kept_borders
 
 REACH = 3
 
@@ -116,12 +116,20 @@ def test_as_many_borders_are_kept_as_memory_allows(setting: int, state_bytes: in
 
 
 @pytest.mark.parametrize(
-    ("way", "border", "replayed", "level"),
-    [("kept", 9, 0, "INFO"), ("replayed", 9, 5, "INFO"), ("replayed", 3, 3, "INFO"), ("replayed", 9, 4, "WARNING")],
+    ("way", "border", "replayed", "level", "counted"),
+    [
+        ("kept", 9, 0, "INFO", "kept"),
+        ("replayed", 9, 5, "INFO", "rebuilt"),
+        ("replayed", 3, 3, "INFO", "rebuilt"),
+        ("replayed", 9, 4, "WARNING", "approximate"),
+        ("started_again", 9, 0, "WARNING", "approximate"),
+    ],
 )
-def test_a_border_that_is_not_exact_is_a_warning(
-    caplog: pytest.LogCaptureFixture, way: str, border: int, replayed: int, level: str
+def test_a_border_that_is_not_exact_is_a_warning_and_every_one_is_counted(
+    caplog: pytest.LogCaptureFixture, way: Way, border: int, replayed: int, level: str, counted: str
 ) -> None:
+    log = BorderLog()
     with caplog.at_level(logging.INFO):
-        log_way("s1", border, way, replayed, replay_chunks=5)  # type: ignore[arg-type]
+        log.note("s1", border, way, replayed, replay_chunks=5)
     assert [record.levelname for record in caplog.records] == [level]
+    assert log.counts == {"kept": 0, "rebuilt": 0, "approximate": 0, counted: 1}

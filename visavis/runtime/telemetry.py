@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -46,6 +46,9 @@ class WorkerView(Protocol):
 
     @property
     def cache_bytes(self) -> Mapping[str, int]: ...
+
+    @property
+    def border_counts(self) -> Mapping[str, int]: ...
 
 
 class Metrics:
@@ -107,7 +110,7 @@ class Metrics:
         )
 
     def observe_worker(self, worker: WorkerView) -> None:
-        """Exports the worker's load and memory, read at each scrape."""
+        """Exports the worker's load and memory, and what its engine keeps and counts, read at each scrape."""
         self._gauge("visavis_worker_busy_fraction", "Part of the time the worker computes.").set_function(
             lambda: worker.busy_fraction
         )
@@ -117,7 +120,7 @@ class Metrics:
         self._gauge("visavis_worker_resident_memory_bytes", "Memory of the worker process.").set_function(
             lambda: resident_memory_bytes(worker.process_id)
         )
-        self.registry.register(_CacheBytes(self.stage, worker))
+        self.registry.register(_EngineFigures(self.stage, worker))
 
     def describe_model(self, description: EngineDescription) -> None:
         """Exports which model the warm engine runs."""
@@ -148,20 +151,23 @@ class Metrics:
         return family
 
 
-class _CacheBytes(Collector):
-    """`visavis_cache_bytes` of a worker that keeps something; which kinds there are, its engine says."""
+class _EngineFigures(Collector):
+    """`visavis_cache_bytes` and `visavis_borders_total` of a worker whose engine has them; it says of which kinds."""
 
     def __init__(self, stage: str, worker: WorkerView) -> None:
         self._stage = stage
         self._worker = worker
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         text = "Keys and values kept on the device: of running sessions (context) and of avatars (sink)."
-        family = GaugeMetricFamily("visavis_cache_bytes", text, labels=["stage", "kind"])
+        cache = GaugeMetricFamily("visavis_cache_bytes", text, labels=["stage", "kind"])
         for kind, byte_count in self._worker.cache_bytes.items():
-            family.add_metric([self._stage, kind], byte_count)
-        if family.samples:
-            yield family
+            cache.add_metric([self._stage, kind], byte_count)
+        text = "Sessions that went to a chunk border, by how their state there came about."
+        borders = CounterMetricFamily("visavis_borders", text, labels=["stage", "way"])
+        for way, count in self._worker.border_counts.items():
+            borders.add_metric([self._stage, way], count)
+        yield from (family for family in (cache, borders) if family.samples)
 
 
 class MetricsServer:

@@ -173,7 +173,7 @@ class Worker:
         self._warm: asyncio.Future[EngineDescription] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping = False
-        self._beat = Beat(0.0, 0.0, 0.0, 0, {})
+        self._beat = Beat(0.0, 0.0, 0.0, 0, {}, {})
         self._beat_at = 0.0
         self._busy_fraction = 0.0
 
@@ -195,6 +195,11 @@ class Worker:
     def cache_bytes(self) -> Mapping[str, int]:
         """What the engine keeps for sessions, by kind; empty for one that keeps nothing."""
         return self._beat.cache_bytes
+
+    @property
+    def border_counts(self) -> Mapping[str, int]:
+        """How the engine's sessions got to borders, by the way; empty for one that does not count it."""
+        return self._beat.border_counts
 
     @property
     def stalled_seconds(self) -> float:

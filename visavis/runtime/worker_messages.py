@@ -75,6 +75,8 @@ class Beat(NamedTuple):
     queue_depth: int
     # What a CachingEngine keeps, by kind.
     cache_bytes: Mapping[str, int]
+    # How sessions got to borders, where a RewindingEngine counts it.
+    border_counts: Mapping[str, int]
 
 
 Command: TypeAlias = OpenSession | SubmitItem | RewindSession | CloseSession | CallEngine | StopWorker

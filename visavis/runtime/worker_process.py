@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from visavis.openmp import wait_asleep
-from visavis.runtime.engine import CachingEngine, Engine
+from visavis.runtime.engine import CachingEngine, Engine, RewindingEngine
 from visavis.runtime.errors import VisavisError, as_visavis_error
 from visavis.runtime.json_logs import configure_logging
 from visavis.runtime.worker_messages import (
@@ -120,6 +120,7 @@ class EngineLoop:
         self._active_since: float | None = None
         self._busy_seconds = 0.0
         self._cache_bytes: Mapping[str, int] = {}
+        self._border_counts: Mapping[str, int] = {}
 
     def run(self, create_engine: Callable[[], Engine]) -> None:
         """Creates and warms the engine, then serves until StopWorker; raises what escapes the engine."""
@@ -139,8 +140,8 @@ class EngineLoop:
             writer.join(timeout=5)
 
     def _serve(self, engine: Engine) -> None:
-        caching = engine if isinstance(engine, CachingEngine) else None
         while True:
+            self._look_at(engine)
             for command in self._take(wait=not engine.has_work() and not self._calls):
                 if isinstance(command, StopWorker):
                     return
@@ -155,8 +156,13 @@ class EngineLoop:
                     outputs = engine.step()
                 for session_id, output in outputs:
                     self._emit(engine, session_id, output)
-            if caching is not None:
-                self._cache_bytes = caching.cache_bytes()
+
+    def _look_at(self, engine: Engine) -> None:
+        """Here and not where it is sent: only the main thread may touch the engine."""
+        if isinstance(engine, CachingEngine):
+            self._cache_bytes = engine.cache_bytes()
+        if isinstance(engine, RewindingEngine):
+            self._border_counts = engine.border_counts()
 
     def _take(self, *, wait: bool) -> Iterator[Command]:
         """What is there now, at least one command when waiting; later arrivals come after the next step."""
@@ -257,6 +263,7 @@ class EngineLoop:
                 now - self._born,
                 self._commands.qsize(),
                 self._cache_bytes,
+                self._border_counts,
             )
             with suppress(queue.Full):  # the parent does not read; it will not miss a beat
                 self._events.put_nowait(beat)
