@@ -41,6 +41,8 @@ COPY --from=build /opt/visavis /opt/visavis
 WORKDIR /app
 COPY services/*.py services/
 COPY services/decoder services/decoder
+# Of the presets that have been trained; the library looks here (visavis/models/shipped_weights.py).
+COPY weights /opt/visavis/share/visavis/weights
 # The root file system may be read-only; /tmp is all that is written to.
 ENV PATH=/opt/visavis/bin:${PATH} \
     HOME=/tmp \

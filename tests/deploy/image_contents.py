@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -83,12 +83,18 @@ def build_context() -> frozenset[str]:
     """Paths of the files that git knows and .dockerignore leaves in."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.splitlines()
-    patterns = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
-    kept = (file for file in files if not is_ignored(file, patterns))
+    kept = (file for file in files if not is_ignored(file, dockerignore()))
     return frozenset(file for file in kept if (REPOSITORY / file).is_file())
 
 
-def is_ignored(file: str, patterns: list[str]) -> bool:
+@cache
+def dockerignore() -> tuple[str, ...]:
+    """The patterns of .dockerignore."""
+    lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    return tuple(line for line in lines if line and line[0] != "#")
+
+
+def is_ignored(file: str, patterns: Sequence[str]) -> bool:
     """The last pattern that fits a file, or a folder that it is in, decides."""
     path = PurePosixPath(file)
     ignored = False
@@ -117,12 +123,13 @@ def copied_files(copy: Copy, context: frozenset[str]) -> dict[str, str]:
 
 
 def write_stage(role: str, stage: int, target: Path) -> None:
-    """Copies what the stage copies into `target`."""
+    """Copies what the stage copies into its working directory into `target`."""
     context = build_context()
     for copy in copies(stages(role)[stage]):
         for source, path in copied_files(copy, context).items():
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / source, target / path)
+            if not path.startswith("/"):
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(REPOSITORY / source, target / path)
 
 
 def write_library(role: str, target: Path) -> None:

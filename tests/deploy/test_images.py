@@ -9,19 +9,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import IO
+from pathlib import Path, PurePosixPath
+from typing import IO, Final
 
 import pytest
 
-from tests.deploy.containers import ROLES, dockerfile
+from tests.deploy.containers import ROLES, dockerfile, image_environment
 from tests.deploy.image_contents import (
     build_context,
     copied_files,
     copies,
     distributions,
+    dockerignore,
     hide_the_rest,
     is_ignored,
     stages,
@@ -29,10 +31,12 @@ from tests.deploy.image_contents import (
     write_stage,
 )
 from tools.pin_images import pinned
+from visavis.models.shipped_weights import INSTALLED_FOLDER
 from visavis.runtime.embedded_redis import EmbeddedRedis
 
 # Tracing must be able to start; that nobody takes its spans harms nothing.
 NOBODY = "http://127.0.0.1:1"
+LOOK_FOR_WEIGHTS: Final = "from visavis.models.shipped_weights import *; print(shipped_weights('mini', 'vae', {}))"
 
 every_role = pytest.mark.parametrize("role", ROLES)
 
@@ -173,3 +177,37 @@ def test_what_the_extra_does_not_bring_is_hidden(role: str, tmp_path: Path) -> N
     done = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
     wanted = {"gateway": {"grpc"}, "decoder": {"grpc", "torch", "av"}}.get(role, {"grpc", "torch"})
     assert set(done.stdout.split()) == wanted
+
+
+def test_trained_weights_are_in_the_images_of_the_stages_and_not_in_the_wheel(library: Path) -> None:
+    in_images = PurePosixPath("/opt/visavis") / INSTALLED_FOLDER.relative_to(sys.prefix)
+    for role in ROLES:
+        targets = [copy.target for copy in copies(stages(role)[1]) if "weights" in copy.sources]
+        assert targets == ([] if role == "gateway" else [str(in_images)])
+        # The interpreter's prefix is that folder, as it is the environment's.
+        assert image_environment(role)["PATH"].startswith("/opt/visavis/bin:")
+    context = [file for file in build_context() if file.startswith("weights/")]
+    assert context, "COPY needs the folder even while nothing is trained"
+    assert not is_ignored("weights/mini/vae/model.safetensors", dockerignore())
+    for part in ("teacher", "teacher_speech_ae"):
+        assert is_ignored(f"weights/mini/{part}/model.safetensors", dockerignore())
+    assert not [path for path in library.rglob("*") if path.suffix == ".safetensors"]
+    assert sum(path.stat().st_size for path in library.rglob("*") if path.is_file()) < 8_000_000
+
+
+def test_an_installed_library_finds_weights_or_says_where_they_belong(library: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv")
+    command = [str(tmp_path / "venv/bin/python"), "-c", LOOK_FOR_WEIGHTS]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(library), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def look() -> tuple[str, str]:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip(), done.stderr
+
+    belongs = tmp_path / "venv/share/visavis/weights"
+    found, said = look()
+    assert found == "None"
+    assert f"copy weights/mini of visavis' repository to {belongs / 'mini'}" in said
+    (belongs / "mini/vae").mkdir(parents=True)
+    (belongs / "mini/vae/config.json").write_text("{}")
+    assert look() == (str(belongs / "mini/vae"), "")

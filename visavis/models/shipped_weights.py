@@ -1,27 +1,42 @@
-"""Trained weights of presets: weights/PRESET/PART in the repository, the package data `visavis/weights` in a wheel."""
+"""Trained weights of presets, PRESET/PART: in the repository's folder `weights`, and where images have it copied to.
+
+The wheel brings none, as they are larger than all else: whoever installs it copies them to `INSTALLED_FOLDER`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 ShippedPart = Literal["speech_ae", "transformer", "vae"]
 
-_LIBRARY = Path(__file__).resolve().parents[1]
-# The wheel's place first, as in `visavis.configs`.
-_FOLDERS = (_LIBRARY / "weights", _LIBRARY.parent / "weights")
+INSTALLED_FOLDER: Final = Path(sys.prefix) / "share/visavis/weights"
+_FOLDERS = (INSTALLED_FOLDER, Path(__file__).resolve().parents[2] / "weights")
+
+logger = logging.getLogger(__name__)
 
 
 def shipped_weights(preset: str, part: ShippedPart, arguments: Mapping[str, Any]) -> Path | None:
-    """The folder of a preset's trained part, or None where it has none.
+    """The folder of a preset's trained part, or None where it has none; an installation without any weights says so.
 
     Raises `ValueError` when it was trained for a network that is not built by `arguments`.
     """
     folder = _part_folder(preset, part)
     if folder is None:
+        if not any(place.is_dir() for place in _FOLDERS):
+            logger.warning(
+                "no trained weights are installed, so the %s of %s has random ones and pictures are noise: "
+                "copy weights/%s of visavis' repository to %s",
+                part,
+                preset,
+                preset,
+                INSTALLED_FOLDER / preset,
+            )
         return None
     config = json.loads((folder / "config.json").read_text())
     differing = [name for name, value in arguments.items() if config.get(name) != value]
