@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from visavis.runtime.channels import create_server
 from visavis.runtime.errors import Draining, StateStoreUnavailable, VisavisError
+from visavis.runtime.freed_memory import return_freed_memory_forever
 from visavis.runtime.json_logs import configure_logging
 from visavis.runtime.leases import LeaseStore
 from visavis.runtime.pod_deletion_cost import PodDeletionCost
@@ -100,6 +101,7 @@ class Service:
             async with _background_tasks() as start_task:
                 start_task(self._readiness.publish_forever())
                 start_task(self._watch_redis(redis))
+                start_task(return_freed_memory_forever())
                 start_task(self._announce_when_ready())
                 if self._settings.pod is not None:
                     start_task(PodDeletionCost(self._settings.pod, lambda: self._slots.used_slots).follow())
