@@ -4,6 +4,7 @@ A preset's parts have the trained weights that ship with them (`shipped_weights`
 
 A model folder has diffusers' layout: model_index.json and the folders transformer, vae, speech_ae, whisper and
 scheduler, each with its configuration and safetensors. `RestPipeline.save_pretrained` writes it.
+A folder `fast` (`visavis.models.fast_preset`) may stand beside them; it is no part of the model's fingerprint.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -20,11 +21,18 @@ from torch import nn
 
 from visavis.configs import config_names
 from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.fast_preset import FAST_FOLDER, checked_sampling, make_fast
 from visavis.models.generation import SamplingSettings
 from visavis.models.int8_weight import can_compute_in_int8
 from visavis.models.ltx_video_vae import LTXVideoVAE
 from visavis.models.presets import Arguments, Preset, VaeKind, WhisperSource, load_preset
-from visavis.models.shipped_weights import ShippedPart, all_parts_shipped, shipped_fingerprint, shipped_weights
+from visavis.models.shipped_weights import (
+    ShippedPart,
+    all_parts_shipped,
+    preset_folder,
+    shipped_fingerprint,
+    shipped_weights,
+)
 from visavis.models.speech_ae import SpeechAE
 from visavis.models.speech_encoder import SpeechEncoder
 from visavis.models.video_autoencoder import VideoAutoencoder
@@ -51,37 +59,49 @@ class ModelIdentity:
     fingerprint: str
     # Some part's weights are seeded random numbers: pictures are noise.
     random_weights: bool
+    # How a transformer was made to sample: "standard", or "fast" with its adapter's fingerprint; empty for other parts.
+    # Not in the fingerprint: it changes nothing for the other stages, and avatars serve both.
+    sampling: str
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPart:
-    """One part of a model, on its device and ready: a SpeechEncoder, an A2VTransformer or a VideoAutoencoder."""
+    """One part of a model, on its device and ready: a SpeechEncoder, an A2VTransformer or a VideoAutoencoder.
+
+    `preset.sampling` is what the transformer samples with.
+    """
 
     module: nn.Module
     preset: Preset
     identity: ModelIdentity
 
 
-def load_part(model: str, part: PartName, device: str = "auto", dtype: str = "auto") -> LoadedPart:
+def load_part(
+    model: str, part: PartName, device: str = "auto", dtype: str = "auto", sampling: str = "standard"
+) -> LoadedPart:
     """Loads one part of a preset ("mini") or of a model folder.
 
     `device` is "auto", "cpu" or "cuda"; `dtype` is "auto", "float32", "bfloat16" or "int8": float32, with most products
     of the transformer in 8 bits (`visavis.models.int8_weight`). The speech encoder is always float32: it is small, and
-    its spectrogram needs the range. Raises `ValueError`, saying what to do, for a model, device or dtype that there is
-    not.
+    its spectrogram needs the range. `sampling` is "standard" or "fast" and concerns the transformer alone. Raises
+    `ValueError`, saying what to do, for a model, device, dtype or sampling that there is not.
     """
     settings, folder = read_settings(model)
     place = resolve_device(device)
     precision = torch.float32 if part == "speech_encoder" else resolve_dtype(dtype, place)
-    load: dict[PartName, Callable[[], nn.Module]] = {
-        "speech_encoder": lambda: SpeechEncoder(load_whisper(settings, folder), load_speech_ae(settings, folder)),
-        "transformer": lambda: load_transformer(settings, folder, precision),
-        "vae": lambda: load_vae(settings, folder, precision),
-    }
-    module = placed(load[part](), place, precision).eval().requires_grad_(False)
+    identity = identify(settings, folder)
+    module: nn.Module
+    if part == "transformer":
+        module, settings, sampled = load_sampler(settings, folder, precision, sampling)
+        identity = replace(identity, sampling=sampled)
+    elif part == "vae":
+        module = load_vae(settings, folder, precision)
+    else:
+        module = SpeechEncoder(load_whisper(settings, folder), load_speech_ae(settings, folder))
+    placed(module, place, precision).eval().requires_grad_(False)
     if isinstance(module, A2VTransformer):
         fuse(module, settings, dtype)
-    return LoadedPart(module, settings, identify(settings, folder))
+    return LoadedPart(module, settings, identity)
 
 
 def read_settings(model: str) -> tuple[Preset, Path | None]:
@@ -134,7 +154,8 @@ def placed(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
 
 def fuse(transformer: A2VTransformer, settings: Preset, dtype: str) -> None:
     """Prepares a placed transformer for chunks of this size; `dtype` is the one that was asked for."""
-    rows = 2 * transformer.chunk_latent_frames * settings.latent_rows**2
+    branches = 1 if settings.sampling.guidance_scale == 1 else 2
+    rows = branches * transformer.chunk_latent_frames * settings.latent_rows**2
     transformer.fuse(rows, int8=dtype == "int8")
 
 
@@ -144,6 +165,24 @@ def load_transformer(preset: Preset, folder: Path | None, dtype: torch.dtype) ->
     if folder is not None:
         return _from_folder(kind, folder / "transformer", dtype)
     return _of_preset(kind, preset, "transformer", preset.transformer, dtype)
+
+
+def load_sampler(
+    preset: Preset, folder: Path | None, dtype: torch.dtype, sampling: str
+) -> tuple[A2VTransformer, Preset, str]:
+    """The diffusion transformer made for a way of sampling, on the CPU; the preset with it, and its name.
+
+    Raises `ValueError` for a sampling that there is not, or not for this model.
+    """
+    wanted = checked_sampling(sampling)
+    transformer = load_transformer(preset, folder, dtype)
+    if wanted == "standard":
+        return transformer, preset, wanted
+    weights = preset_folder(preset.name) if folder is None else folder
+    trained = folder is None and (weights / "transformer" / "config.json").is_file()
+    random_weights = not trained and has_random_weights(preset, folder)
+    settings, name = make_fast(transformer, preset.sampling, weights, random_weights=random_weights)
+    return transformer, replace(preset, sampling=settings), name
 
 
 def load_vae(preset: Preset, folder: Path | None, dtype: torch.dtype) -> VideoAutoencoder:
@@ -179,7 +218,7 @@ def identify(preset: Preset, folder: Path | None) -> ModelIdentity:
         fingerprint = hashlib.sha256(f"{preset.sha256} {weights}".encode()).hexdigest()
     else:
         fingerprint = _folder_fingerprint(folder)
-    return ModelIdentity(preset.name, fingerprint, has_random_weights(preset, folder))
+    return ModelIdentity(preset.name, fingerprint, has_random_weights(preset, folder), sampling="")
 
 
 def has_random_weights(preset: Preset, folder: Path | None) -> bool:
@@ -229,7 +268,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _folder_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
-    files = [path for pattern in ("*.json", "*.safetensors") for path in folder.rglob(pattern)]
+    found = (path for pattern in ("*.json", "*.safetensors") for path in folder.rglob(pattern))
+    files = [path for path in found if path.parent != folder / FAST_FOLDER]
     for path in sorted(files, key=lambda path: path.relative_to(folder).as_posix()):
         with path.open("rb") as content:
             part = hashlib.file_digest(content, "sha256").hexdigest()

@@ -92,16 +92,18 @@ class RestPipeline(DiffusionPipeline):
             part.eval().requires_grad_(False)
 
     @classmethod
-    def from_preset(cls, name: str, device: str = "auto", dtype: str = "auto") -> RestPipeline:
+    def from_preset(
+        cls, name: str, device: str = "auto", dtype: str = "auto", sampling: str = "standard"
+    ) -> RestPipeline:
         """The model of a preset, with the same weights that a stage loads by that name.
 
         Arguments and errors are those of `visavis.models.checkpoints.load_part`.
         """
-        return cls._load(name, device, dtype)
+        return cls._load(name, device, dtype, sampling)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, folder: str | Path, device: str = "auto", dtype: str = "auto"
+        cls, folder: str | Path, device: str = "auto", dtype: str = "auto", sampling: str = "standard"
     ) -> RestPipeline:
         """The model in a folder that `save_pretrained` or `visavis import-ltx` wrote.
 
@@ -109,14 +111,15 @@ class RestPipeline(DiffusionPipeline):
         unless its module happens to import the right names. Arguments and errors are those of
         `visavis.models.checkpoints.load_part`.
         """
-        return cls._load(str(folder), device, dtype)
+        return cls._load(str(folder), device, dtype, sampling)
 
     @classmethod
-    def _load(cls, model: str, device: str, dtype: str) -> RestPipeline:
+    def _load(cls, model: str, device: str, dtype: str, sampling: str) -> RestPipeline:
         settings, folder = checkpoints.read_settings(model)
         place = checkpoints.resolve_device(device)
         precision = checkpoints.resolve_dtype(dtype, place)
-        transformer = checkpoints.placed(checkpoints.load_transformer(settings, folder, precision), place, precision)
+        transformer, settings, _ = checkpoints.load_sampler(settings, folder, precision, sampling)
+        checkpoints.placed(transformer, place, precision)
         checkpoints.fuse(transformer, settings, dtype)
         return cls(
             transformer,
@@ -195,8 +198,10 @@ class RestPipeline(DiffusionPipeline):
     def plan(self, sampling: SamplingSettings | None = None) -> SamplingPlan:
         """What sessions with these settings (by default the model's own) share."""
         rows = self.config["picture_size"] // self.vae.spatial_compression_ratio
-        self.transformer.fuse(rows=2 * self.transformer.chunk_latent_frames * rows * rows)
-        return prepare_sampling(self.transformer, sampling or self.sampling, rows, rows)
+        sampling = sampling or self.sampling
+        branches = 1 if sampling.guidance_scale == 1 else 2
+        self.transformer.fuse(rows=branches * self.transformer.chunk_latent_frames * rows * rows)
+        return prepare_sampling(self.transformer, sampling, rows, rows)
 
     def encode_portrait(self, portrait: Image.Image | npt.NDArray[np.uint8]) -> torch.Tensor:
         """The ID latent `[1, 1, H, W, C]` (normalised) of an RGB picture, centre-cropped to a square and resized."""

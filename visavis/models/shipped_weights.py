@@ -48,6 +48,11 @@ def shipped_weights(preset: str, part: ShippedPart, arguments: Mapping[str, Any]
     return folder
 
 
+def preset_folder(preset: str) -> Path:
+    """Where a preset's trained parts are, each a folder; need not exist."""
+    return next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[-1]) / preset
+
+
 def shipped_fingerprint(preset: str) -> str:
     """SHA-256 (hex) over all trained files of a preset; empty when it has none."""
     parts = [_part_folder(preset, part) for part in get_args(ShippedPart)]
@@ -61,7 +66,7 @@ def all_parts_shipped(preset: str) -> bool:
 
 
 def _part_folder(preset: str, part: str) -> Path | None:
-    folder = next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[-1]) / preset / part
+    folder = preset_folder(preset) / part
     return folder if (folder / "config.json").is_file() else None
 
 
