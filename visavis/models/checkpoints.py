@@ -3,7 +3,7 @@
 A preset's parts have the trained weights that ship with them (`shipped_weights`), the others seeded random ones.
 
 A model folder has diffusers' layout: model_index.json and the folders transformer, vae, speech_ae, whisper and
-scheduler, each with its configuration and safetensors. `RestPipeline.save_pretrained` writes it.
+scheduler, each with its configuration and safetensors. `save_pretrained` of `RestPipeline` or `ReadPipeline` writes it.
 A folder `fast` (`visavis.models.fast_preset`) may stand beside them; it is no part of the model's fingerprint.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -27,6 +27,7 @@ from visavis.models.int8_weight import can_compute_in_int8
 from visavis.models.ltx_video_vae import LTXVideoVAE
 from visavis.models.presets import Arguments, Preset, VaeKind, WhisperSource, load_preset
 from visavis.models.shipped_weights import (
+    REST_PARTS,
     ShippedPart,
     all_parts_shipped,
     preset_folder,
@@ -104,10 +105,19 @@ def load_part(
     return LoadedPart(module, settings, identity)
 
 
-def read_settings(model: str) -> tuple[Preset, Path | None]:
-    """The settings of a preset, or of a model folder and that folder. Raises `ValueError` when `model` is neither."""
+def read_settings(model: str, pipeline: str = "RestPipeline") -> tuple[Preset, Path | None]:
+    """The settings of a preset, or of a model folder that a `pipeline` wrote and that folder.
+
+    Raises `ValueError` when `model` is neither, or a folder of another pipeline.
+    """
     folder = model_folder(model)
-    return (load_preset(model), None) if folder is None else (read_folder_settings(folder), folder)
+    if folder is None:
+        return load_preset(model), None
+    settings = read_folder_settings(folder)
+    saved = _read_json(folder / INDEX_FILE).get("_class_name")
+    if saved != pipeline:
+        raise ValueError(f"{folder.name} holds a {saved}, not a {pipeline}: its transformer learnt another attention")
+    return settings, folder
 
 
 def model_folder(model: str) -> Path | None:
@@ -152,19 +162,21 @@ def placed(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
     return module
 
 
-def fuse(transformer: A2VTransformer, settings: Preset, dtype: str) -> None:
-    """Prepares a placed transformer for chunks of this size; `dtype` is the one that was asked for."""
+def fuse(transformer: A2VTransformer, settings: Preset, dtype: str, chunks: int = 1) -> None:
+    """Prepares a placed transformer for passes over so many chunks; `dtype` is the one that was asked for."""
     branches = 1 if settings.sampling.guidance_scale == 1 else 2
-    rows = branches * transformer.chunk_latent_frames * settings.latent_rows**2
+    rows = branches * chunks * transformer.chunk_latent_frames * settings.latent_rows**2
     transformer.fuse(rows, int8=dtype == "int8")
 
 
-def load_transformer(preset: Preset, folder: Path | None, dtype: torch.dtype) -> A2VTransformer:
-    """The diffusion transformer, on the CPU."""
+def load_transformer(
+    preset: Preset, folder: Path | None, dtype: torch.dtype, part: Literal["transformer", "teacher"] = "transformer"
+) -> A2VTransformer:
+    """The diffusion transformer, on the CPU: of a preset that of REST or READ's teacher, of a folder the one it has."""
     kind: type[A2VTransformer] = A2VTransformer
     if folder is not None:
         return _from_folder(kind, folder / "transformer", dtype)
-    return _of_preset(kind, preset, "transformer", preset.transformer, dtype)
+    return _of_preset(kind, preset, part, preset.transformer, dtype)
 
 
 def load_sampler(
@@ -193,12 +205,12 @@ def load_vae(preset: Preset, folder: Path | None, dtype: torch.dtype) -> VideoAu
     return _of_preset(kind, preset, "vae", preset.vae, dtype)
 
 
-def load_speech_ae(preset: Preset, folder: Path | None) -> SpeechAE:
-    """The speech autoencoder, on the CPU."""
+def load_speech_ae(preset: Preset, folder: Path | None, part: ShippedPart = "speech_ae") -> SpeechAE:
+    """The speech autoencoder, on the CPU; `part` says which one of a preset."""
     kind: type[SpeechAE] = SpeechAE
     if folder is not None:
         return _from_folder(kind, folder / "speech_ae", torch.float32)
-    return _of_preset(kind, preset, "speech_ae", preset.speech_ae, torch.float32)
+    return _of_preset(kind, preset, part, preset.speech_ae, torch.float32)
 
 
 def load_whisper(preset: Preset, folder: Path | None) -> WhisperFeatures:
@@ -221,10 +233,10 @@ def identify(preset: Preset, folder: Path | None) -> ModelIdentity:
     return ModelIdentity(preset.name, fingerprint, has_random_weights(preset, folder), sampling="")
 
 
-def has_random_weights(preset: Preset, folder: Path | None) -> bool:
-    """Whether some part of these weights was never trained."""
+def has_random_weights(preset: Preset, folder: Path | None, parts: Sequence[ShippedPart] = REST_PARTS) -> bool:
+    """Whether some part of these weights was never trained; `parts` says which ones of a preset."""
     if folder is None:
-        return not all_parts_shipped(preset.name)
+        return not all_parts_shipped(preset.name, parts)
     return bool(_read_json(folder / INDEX_FILE)["random_weights"])
 
 

@@ -207,7 +207,7 @@ class ChunkInProgress:
         replayed_latents_THWC: torch.Tensor | None = None,
     ) -> None:
         plan = state.plan
-        _check_speech(speech_latents_TWD, plan)
+        check_speech(speech_latents_TWD, plan)
         weight = plan.transformer.proj_in.weight
         speech = plan.transformer.fold_speech(speech_latents_TWD[None].to(weight.device, weight.dtype))
         sinks = [state.sink]
@@ -325,7 +325,8 @@ def _speech(chunks: Sequence[ChunkInProgress]) -> Sequence[FoldedSpeech]:
     return [FoldedSpeech.concatenate(list(parts)) for parts in zip(*(chunk.speech for chunk in chunks), strict=True)]
 
 
-def _check_speech(speech_latents_TWD: torch.Tensor, plan: SamplingPlan) -> None:
+def check_speech(speech_latents_TWD: torch.Tensor, plan: SamplingPlan) -> None:
+    """Raises `ValueError` for what are no speech latents of a chunk `[3, W, D]`."""
     frames, channels = plan.transformer.chunk_latent_frames, plan.transformer.audio_channels
     shape = tuple(speech_latents_TWD.shape)
     if len(shape) != 3 or shape[0] != frames or shape[1] < 1 or shape[2] != channels:

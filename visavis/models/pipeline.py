@@ -1,7 +1,8 @@
-"""The whole way in one process: speech and a portrait in, a talking picture out, chunk by chunk (paper Algorithm 1).
+"""The whole way in one process: speech and a portrait in, a talking picture out, chunk by chunk.
 
-For notebooks, and as the reference that the services must equal. A diffusers pipeline: `save_pretrained` writes a model
-folder, `from_pretrained` reads it.
+`RestPipeline` is the paper's Algorithm 1; READ's is in `visavis.models.read_pipeline`. For notebooks, and as the
+reference that the services must equal. Diffusers pipelines: `save_pretrained` writes a model folder, `from_pretrained`
+reads it.
 
 Legend: S samples at 16 kHz, F video frames, T latent frames, H W rows and columns, C latent channels, W speech tokens
 of a latent frame, D speech channels.
@@ -9,10 +10,12 @@ of a latent frame, D speech channels.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +29,8 @@ from visavis.models import checkpoints
 from visavis.models.a2v_dit import A2VTransformer
 from visavis.models.flow_matching import pinned_scheduler
 from visavis.models.generation import SamplingPlan, SamplingSettings, begin_session, generate_chunk, prepare_sampling
+from visavis.models.presets import Preset
+from visavis.models.shipped_weights import REST_PARTS, ShippedPart
 from visavis.models.speech_ae import SpeechAE
 from visavis.models.speech_encoder import SpeechEncoder
 from visavis.models.video_autoencoder import VideoAutoencoder
@@ -60,8 +65,11 @@ class TalkingClip:
     speech_latents_TWD: torch.Tensor
 
 
-class RestPipeline(DiffusionPipeline):
-    """REST, from 16 kHz speech to pictures."""
+class TalkingPipeline(DiffusionPipeline):
+    """From 16 kHz speech to pictures; a subclass says how video latents are generated in between."""
+
+    # So many are generated side by side; shorter speech is filled up with silence.
+    chunks_at_once = 1
 
     def __init__(
         self,
@@ -92,9 +100,7 @@ class RestPipeline(DiffusionPipeline):
             part.eval().requires_grad_(False)
 
     @classmethod
-    def from_preset(
-        cls, name: str, device: str = "auto", dtype: str = "auto", sampling: str = "standard"
-    ) -> RestPipeline:
+    def from_preset(cls, name: str, device: str = "auto", dtype: str = "auto", sampling: str = "standard") -> Self:
         """The model of a preset, with the same weights that a stage loads by that name.
 
         Arguments and errors are those of `visavis.models.checkpoints.load_part`.
@@ -104,7 +110,7 @@ class RestPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls, folder: str | Path, device: str = "auto", dtype: str = "auto", sampling: str = "standard"
-    ) -> RestPipeline:
+    ) -> Self:
         """The model in a folder that `save_pretrained` or `visavis import-ltx` wrote.
 
         Not diffusers' own loader, which can load no component that is defined outside of diffusers and transformers
@@ -114,17 +120,18 @@ class RestPipeline(DiffusionPipeline):
         return cls._load(str(folder), device, dtype, sampling)
 
     @classmethod
-    def _load(cls, model: str, device: str, dtype: str, sampling: str) -> RestPipeline:
-        settings, folder = checkpoints.read_settings(model)
+    def _load(cls, model: str, device: str, dtype: str, sampling: str) -> Self:
+        settings, folder = checkpoints.read_settings(model, cls.__name__)
+        speech_ae, *others = cls.shipped_parts(settings.name)
         place = checkpoints.resolve_device(device)
         precision = checkpoints.resolve_dtype(dtype, place)
-        transformer, settings, _ = checkpoints.load_sampler(settings, folder, precision, sampling)
+        transformer, settings = cls.load_transformer(settings, folder, precision, sampling)
         checkpoints.placed(transformer, place, precision)
-        checkpoints.fuse(transformer, settings, dtype)
+        checkpoints.fuse(transformer, settings, dtype, cls.chunks_at_once)
         return cls(
             transformer,
             checkpoints.placed(checkpoints.load_vae(settings, folder, precision), place, precision),
-            checkpoints.placed(checkpoints.load_speech_ae(settings, folder), place, torch.float32),
+            checkpoints.placed(checkpoints.load_speech_ae(settings, folder, speech_ae), place, torch.float32),
             checkpoints.placed(checkpoints.load_whisper(settings, folder), place, torch.float32),
             pinned_scheduler(settings.sampling.shift),
             model_name=settings.name,
@@ -132,8 +139,29 @@ class RestPipeline(DiffusionPipeline):
             steps=settings.sampling.steps,
             guidance_scale=settings.sampling.guidance_scale,
             cache_source=settings.sampling.cache_source,
-            random_weights=checkpoints.has_random_weights(settings, folder),
+            random_weights=checkpoints.has_random_weights(settings, folder, (speech_ae, *others)),
         )
+
+    @classmethod
+    @abstractmethod
+    def shipped_parts(cls, preset: str) -> tuple[ShippedPart, ...]:
+        """The trained parts of a preset that this pipeline takes, the SpeechAE first."""
+
+    @classmethod
+    @abstractmethod
+    def load_transformer(
+        cls, settings: Preset, folder: Path | None, dtype: torch.dtype, sampling: str
+    ) -> tuple[A2VTransformer, Preset]:
+        """The transformer, on the CPU, and the settings with the way in which it samples.
+
+        Raises `ValueError` for a `sampling` that there is not.
+        """
+
+    @abstractmethod
+    def generate(
+        self, speech_latents: Iterator[torch.Tensor], portrait_latent_THWC: torch.Tensor, seed: int, plan: SamplingPlan
+    ) -> Iterator[torch.Tensor]:
+        """Video latents `[3, H, W, C]` (normalised) of each chunk of speech `[3, W, D]`, in order."""
 
     @property
     def sampling(self) -> SamplingSettings:
@@ -178,29 +206,44 @@ class RestPipeline(DiffusionPipeline):
         """Renders while speech arrives: pieces of 16 kHz mono float32 of any length, whose end is the end of the
         speech.
 
-        A chunk is yielded as soon as its 15,360 samples and the 1,280 that follow are there; the last one is filled up
-        with silence. Errors are those of `__call__`; speech is checked piece by piece.
+        A chunk is yielded as soon as its 15,360 samples and the 1,280 that follow are there, and those of the chunks
+        that are generated beside it; the last one is filled up with silence. Errors are those of `__call__`; speech is
+        checked piece by piece.
         """
-        encoder = SpeechEncoder(self.whisper, self.speech_ae)
         plan = self.plan(sampling)
         portrait_latent_BTHWC = self.encode_portrait(portrait)
-        speech_state = encoder.initial_state()
-        state = begin_session(plan.transformer, portrait_latent_BTHWC[0], seed, plan.settings, plan=plan)
         decoder_state = self.vae.initial_decoder_state(portrait_latent_BTHWC, seed)
-        for samples_S, lookahead_S in cut_chunks(speech):
-            speech_latents_TWD, speech_state = encoder.encode_chunk(samples_S, lookahead_S, speech_state)
-            video_latents_THWC, state = generate_chunk(speech_latents_TWD, state)
+        heard: deque[torch.Tensor] = deque()
+        speech_latents = self._listen(speech, heard)
+        generated = self.generate(speech_latents, portrait_latent_BTHWC[0], seed, plan)
+        for chunk_index, video_latents_THWC in enumerate(generated, start=1):
+            if not heard:
+                return  # what comes now is the silence that short speech was filled up with
             latents_BTHWC = video_latents_THWC.to(self.vae.device, self.vae.dtype)[None]
             pictures_BF3HW, decoder_state = self.vae.decode_chunk(latents_BTHWC, decoder_state)
-            pictures_FHW3 = to_pixels(pictures_BF3HW[0])
-            yield StreamedChunk(state.chunk_index - 1, speech_latents_TWD, video_latents_THWC, pictures_FHW3)
+            yield StreamedChunk(chunk_index, heard.popleft(), video_latents_THWC, to_pixels(pictures_BF3HW[0]))
+
+    def _listen(self, speech: Iterable[Samples], heard: deque[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Speech latents of each chunk, which are also left in `heard`; then of silence up to `chunks_at_once`."""
+        encoder = SpeechEncoder(self.whisper, self.speech_ae)
+        state = encoder.initial_state()
+        chunks = 0
+        for samples_S, lookahead_S in cut_chunks(speech):
+            latents_TWD, state = encoder.encode_chunk(samples_S, lookahead_S, state)
+            heard.append(latents_TWD)
+            chunks += 1
+            yield latents_TWD
+        silence_S = torch.zeros(CHUNK_SAMPLES)
+        for _ in range(chunks, self.chunks_at_once if chunks else 0):
+            latents_TWD, state = encoder.encode_chunk(silence_S, silence_S[:LOOKAHEAD_SAMPLES], state)
+            yield latents_TWD
 
     def plan(self, sampling: SamplingSettings | None = None) -> SamplingPlan:
         """What sessions with these settings (by default the model's own) share."""
-        rows = self.config["picture_size"] // self.vae.spatial_compression_ratio
         sampling = sampling or self.sampling
+        rows = self.config["picture_size"] // self.vae.spatial_compression_ratio
         branches = 1 if sampling.guidance_scale == 1 else 2
-        self.transformer.fuse(rows=branches * self.transformer.chunk_latent_frames * rows * rows)
+        self.transformer.fuse(branches * self.chunks_at_once * self.transformer.chunk_latent_frames * rows * rows)
         return prepare_sampling(self.transformer, sampling, rows, rows)
 
     def encode_portrait(self, portrait: Image.Image | npt.NDArray[np.uint8]) -> torch.Tensor:
@@ -209,6 +252,32 @@ class RestPipeline(DiffusionPipeline):
         picture_3HW = torch.from_numpy(picture_HW3).permute(2, 0, 1).to(torch.float32).div_(127.5).sub_(1.0)
         latent_BTHWC: torch.Tensor = self.vae.encode_image(picture_3HW[None].to(self.vae.device, self.vae.dtype))
         return latent_BTHWC
+
+
+class RestPipeline(TalkingPipeline):
+    """REST: streaming, one chunk after the other (paper Algorithm 1)."""
+
+    @classmethod
+    def shipped_parts(cls, preset: str) -> tuple[ShippedPart, ...]:
+        """Implements `TalkingPipeline`."""
+        return REST_PARTS
+
+    @classmethod
+    def load_transformer(
+        cls, settings: Preset, folder: Path | None, dtype: torch.dtype, sampling: str
+    ) -> tuple[A2VTransformer, Preset]:
+        """Implements `TalkingPipeline`."""
+        transformer, settings, _ = checkpoints.load_sampler(settings, folder, dtype, sampling)
+        return transformer, settings
+
+    def generate(
+        self, speech_latents: Iterator[torch.Tensor], portrait_latent_THWC: torch.Tensor, seed: int, plan: SamplingPlan
+    ) -> Iterator[torch.Tensor]:
+        """Implements `TalkingPipeline`: a chunk comes before the next one's speech is asked for."""
+        state = begin_session(plan.transformer, portrait_latent_THWC, seed, plan.settings, plan=plan)
+        for speech_latents_TWD in speech_latents:
+            video_latents_THWC, state = generate_chunk(speech_latents_TWD, state)
+            yield video_latents_THWC
 
 
 def prepare_portrait(portrait: Image.Image | npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:

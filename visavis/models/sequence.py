@@ -59,6 +59,7 @@ def forward_sequence(
 
 def _for_streams(speech: FoldedSpeech, clips_chunks: tuple[int, int], streams: int) -> FoldedSpeech:
     def spread(part: torch.Tensor) -> torch.Tensor:
-        return part.unflatten(0, clips_chunks)[:, None].expand(-1, streams, *[-1] * part.ndim).flatten(0, 2)
+        by_stream: torch.Tensor = part.unflatten(0, clips_chunks)[:, None].expand(-1, streams, *[-1] * part.ndim)
+        return by_stream.flatten(0, 2)
 
     return FoldedSpeech(spread(speech.keys_RTDM), spread(speech.bias_RT1M), spread(speech.values_RTMD))

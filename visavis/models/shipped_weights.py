@@ -1,6 +1,8 @@
 """Trained weights of presets, PRESET/PART: in the repository's folder `weights`, and where images have it copied to.
 
 The wheel brings none, as they are larger than all else: whoever installs it copies them to `INSTALLED_FOLDER`.
+
+`transformer` is REST's, `teacher` READ's; `teacher_speech_ae` is a SpeechAE that was trained further with the teacher.
 """
 
 from __future__ import annotations
@@ -9,11 +11,14 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
-ShippedPart = Literal["speech_ae", "transformer", "vae"]
+ShippedPart = Literal["speech_ae", "transformer", "vae", "teacher", "teacher_speech_ae"]
+
+# The parts of REST: what the services run, and what their fingerprint is of.
+REST_PARTS: Final[tuple[ShippedPart, ...]] = ("speech_ae", "transformer", "vae")
 
 INSTALLED_FOLDER: Final = Path(sys.prefix) / "share/visavis/weights"
 _FOLDERS = (INSTALLED_FOLDER, Path(__file__).resolve().parents[2] / "weights")
@@ -54,15 +59,21 @@ def preset_folder(preset: str) -> Path:
 
 
 def shipped_fingerprint(preset: str) -> str:
-    """SHA-256 (hex) over all trained files of a preset; empty when it has none."""
-    parts = [_part_folder(preset, part) for part in get_args(ShippedPart)]
+    """SHA-256 (hex) over all trained files of REST of a preset; empty when it has none."""
+    parts = [_part_folder(preset, part) for part in REST_PARTS]
     lines = [_digest(path) for folder in parts if folder for path in sorted(folder.iterdir()) if _counts(path)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
-def all_parts_shipped(preset: str) -> bool:
-    """Whether nothing of a preset is left random."""
-    return all(_part_folder(preset, part) for part in get_args(ShippedPart))
+def read_parts(preset: str) -> tuple[ShippedPart, ...]:
+    """The parts of READ, its SpeechAE first: the teacher's own one where it ships."""
+    own_speech_ae = _part_folder(preset, "teacher_speech_ae")
+    return ("teacher_speech_ae" if own_speech_ae else "speech_ae", "teacher", "vae")
+
+
+def all_parts_shipped(preset: str, parts: Sequence[ShippedPart] = REST_PARTS) -> bool:
+    """Whether none of these parts of a preset is left random."""
+    return all(_part_folder(preset, part) for part in parts)
 
 
 def _part_folder(preset: str, part: str) -> Path | None:
