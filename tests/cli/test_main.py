@@ -28,6 +28,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (),
         ("demo",),
         ("talk",),
+        ("read",),
         ("up",),
         ("serve",),
         ("bench",),

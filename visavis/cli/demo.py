@@ -4,8 +4,9 @@ import argparse
 
 from visavis.bench.bundled import CONSENT, bundled_portrait, bundled_speech
 from visavis.cli.errors import CommandError
+from visavis.cli.output_file import prepare_output
 from visavis.cli.render import RenderJob
-from visavis.cli.rendering import prepare_output, render_with_own_system
+from visavis.cli.rendering import render_with_own_system
 from visavis.client import MediaError
 
 

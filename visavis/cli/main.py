@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Final
 
 from visavis.cli.bench import add_bench_commands
-from visavis.cli.command import add_command, add_preset, add_tls_files
+from visavis.cli.command import add_command, add_consent, add_portrait_and_speech, add_preset, add_tls_files
 from visavis.cli.data import add_data_commands
 from visavis.cli.errors import CommandError
 from visavis.cli.eval import add_eval_commands
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_talk(commands)
+    _add_read(commands)
     _add_up(commands)
     _add_serve(commands)
     add_load_command(commands)
@@ -96,20 +97,31 @@ def _add_talk(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "Let a portrait of yours speak a recording of yours.",
         "Without --server it starts everything that it needs on this machine and stops it again.",
     )
-    parser.add_argument("--portrait", type=Path, required=True, metavar="FILE", help="JPEG or PNG, cropped to a square")
-    parser.add_argument(
-        "--speech", type=Path, required=True, metavar="FILE", help="WAV, MP3, FLAC, OGG; any rate, mono or stereo"
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="MP4 file to write")
+    add_portrait_and_speech(parser)
     parser.add_argument("--server", metavar="ADDRESS", help="host:port of a running gateway")
     add_tls_files(parser)
-    consent = parser.add_argument_group("consent", "Kept with the portrait on the server.")
-    consent.add_argument(
-        "--consent-by", metavar="NAME", help="who answers for the consent of the person (default: your user name)"
-    )
-    consent.add_argument("--synthetic-person", action="store_true", help="the portrait shows no real person")
+    add_consent(parser, "with the portrait on the server")
     add_preset(parser)
     _add_rendering(parser)
+
+
+def _add_read(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = add_command(
+        commands,
+        "read",
+        "visavis.cli.read",
+        "Let a portrait speak a recording with READ, the non-streaming sibling.",
+        "Hears almost 3 s ahead of what it draws, so it is not for live sessions. It needs no server and loads the\n"
+        "preset's teacher.",
+    )
+    add_portrait_and_speech(parser)
+    add_consent(parser, "in the file's metadata")
+    add_preset(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same speech: same pictures")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the preset's)")
+    parser.add_argument(
+        "--guidance", type=float, metavar="A", help="guidance scale, 1 for none (default: the preset's)"
+    )
 
 
 def _add_up(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from visavis.bench.measured_session import SessionMeasurement, measure_session
+from visavis.cli.output_file import unfinished_file
 from visavis.client import Consent, Segment, Speech, Tls, VideoFormat, VisavisClient
 from visavis.client.mp4_writer import Mp4Writer
 
@@ -62,7 +63,6 @@ async def render(
 async def _render_avatar(
     client: VisavisClient, avatar_id: str, job: RenderJob, on_progress: Callable[[float], None]
 ) -> SessionMeasurement:
-    unfinished = job.output.with_name(f".{job.output.name}.part")
     loop = asyncio.get_running_loop()
     talk = client.talk(
         avatar_id,
@@ -72,23 +72,17 @@ async def _render_avatar(
         idle="pause",
         starvation="wait",
     )
-    try:
-        # One thread of its own, so that encoding the file never holds up the stream.
-        with ThreadPoolExecutor(max_workers=1) as encoding:
-            async with talk as session:
-                start = session.start
-                writer = Mp4Writer(unfinished, start.width, start.height, job.speech.audio_format)
-                with writer:
+    # One thread of its own, so that encoding the file never holds up the stream.
+    with unfinished_file(job.output) as unfinished, ThreadPoolExecutor(max_workers=1) as encoding:
+        async with talk as session:
+            start = session.start
+            with Mp4Writer(unfinished, start.width, start.height, job.speech.audio_format) as writer:
 
-                    def write(segment: Segment) -> None:
-                        writer.write(session.pictures(segment), segment.pcm)
+                def write(segment: Segment) -> None:
+                    writer.write(session.pictures(segment), segment.pcm)
 
-                    async def keep(segment: Segment) -> None:
-                        await loop.run_in_executor(encoding, write, segment)
-                        on_progress(writer.seconds)
+                async def keep(segment: Segment) -> None:
+                    await loop.run_in_executor(encoding, write, segment)
+                    on_progress(writer.seconds)
 
-                    measurement = await measure_session(session, job.speech, fast=job.fast, on_segment=keep)
-        unfinished.replace(job.output)
-        return measurement
-    finally:
-        unfinished.unlink(missing_ok=True)
+                return await measure_session(session, job.speech, fast=job.fast, on_segment=keep)

@@ -1,29 +1,18 @@
-"""What `talk` and `demo` share: the progress bar, the table, and a system of one's own when there is no server."""
+"""What `talk` and `demo` share: the table, and a system of one's own when there is no server."""
 
 import asyncio
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from visavis.bench.measured_session import SessionMeasurement
 from visavis.bench.stage_table import StageFigures, stage_table
 from visavis.cli.errors import CommandError
 from visavis.cli.local_system import LocalSystem, default_settings, local_system
+from visavis.cli.progress import talking_bar, warn_of_random_weights
 from visavis.cli.render import RenderJob, render
 from visavis.client import ClientError, Tls
 
 _WATCH_SECONDS = 0.2
-
-
-def prepare_output(output: Path) -> None:
-    """Makes the folder of an output file. CommandError when the file cannot be written there."""
-    if output.is_dir():
-        raise CommandError(f"{output} is a folder; name a file to write")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"{output} cannot be written ({error.strerror})") from error
 
 
 def render_on_server(address: str, tls: Tls | None, job: RenderJob) -> SessionMeasurement:
@@ -62,18 +51,11 @@ async def _render_watched(system: LocalSystem, job: RenderJob, console: Console)
 
 
 async def _render(address: str, tls: Tls | None, job: RenderJob, console: Console) -> SessionMeasurement:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("talking", total=job.speech.seconds, done="")
+    with talking_bar(console, job.speech.seconds) as on_progress:
 
         def on_model(name: str, random_weights: bool) -> None:
             if random_weights:
-                notice = f"The weights of '{name}' are random: pictures are noise until trained weights exist."
-                console.print(notice, style="bold yellow", soft_wrap=True, highlight=False)
-
-        def on_progress(seconds: float) -> None:
-            done = min(seconds, job.speech.seconds)
-            progress.update(bar, completed=done, done=f"{done:.1f} of {job.speech.seconds:.1f} s")
+                warn_of_random_weights(console, name)
 
         try:
             return await render(address, tls, job, on_model=on_model, on_progress=on_progress)

@@ -1,13 +1,14 @@
 """`visavis talk`: a portrait and a recording of one's own."""
 
 import argparse
-import getpass
 from pathlib import Path
 
+from visavis.cli.consent import stated_consent
 from visavis.cli.errors import CommandError
+from visavis.cli.output_file import prepare_output
 from visavis.cli.render import RenderJob
-from visavis.cli.rendering import prepare_output, render_on_server, render_with_own_system
-from visavis.client import Consent, MediaError, Tls
+from visavis.cli.rendering import render_on_server, render_with_own_system
+from visavis.client import MediaError, Tls
 from visavis.client.audio_file import read_speech
 from visavis.client.portrait_file import read_portrait
 
@@ -19,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         job = RenderJob(
             portrait=read_portrait(options.portrait),
-            consent=_consent(options),
+            consent=stated_consent(options, "visavis talk", "on the server as a record"),
             display_name=options.portrait.stem,
             speech=read_speech(options.speech),
             output=output,
@@ -34,14 +35,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         render_with_own_system(options.preset, job)
     return 0
-
-
-def _consent(options: argparse.Namespace) -> Consent:
-    name: str = options.consent_by or getpass.getuser()
-    if options.synthetic_person:
-        return Consent.synthetic_person(name, "stated with visavis talk --synthetic-person")
-    print(f"By going on, {name} states that the person in {options.portrait} agreed; kept on the server as a record.")
-    return Consent.subject_agreed(name, "stated by running visavis talk")
 
 
 def _tls(options: argparse.Namespace) -> Tls | None:

@@ -25,14 +25,20 @@ class Mp4Writer:
     an incomplete file.
     """
 
-    def __init__(self, path: Path, width: int, height: int, audio_format: AudioFormat, *, crf: int = 18) -> None:
-        """Opens the file. ValueError for an odd picture size, OSError when the file cannot be written."""
+    def __init__(
+        self, path: Path, width: int, height: int, audio_format: AudioFormat, *, crf: int = 18, consent: str = ""
+    ) -> None:
+        """Opens the file; `consent` goes into its metadata as well.
+
+        ValueError for an odd picture size, OSError when the file cannot be written.
+        """
         if width % 2 or height % 2:
             raise ValueError(f"H.264 needs even sizes, not {width} x {height}")
         self._audio_format = audio_format
         self._frames_written = 0
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-        self._container.metadata.update({"comment": _SYNTHETIC, "description": _SYNTHETIC})
+        marks = "; ".join(filter(None, (_SYNTHETIC, consent)))
+        self._container.metadata.update({"comment": marks, "description": marks})
         self._video = self._container.add_stream("libx264", rate=FRAME_RATE)
         self._video.width, self._video.height = width, height
         self._video.pix_fmt = "yuv420p"
