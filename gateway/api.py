@@ -12,7 +12,8 @@ from gateway.audio_format import SUPPORTED_ENCODINGS
 from gateway.avatar_store import AvatarStore
 from gateway.avatars import register_avatar
 from gateway.capacity import summarize_capacity
-from gateway.placement import served_model
+from gateway.placement import GENERATOR, placement_order, served_model
+from gateway.sampling import served_presets
 from gateway.segments import duration
 from gateway.sessions import Sessions
 from gateway.stages import Stages
@@ -21,7 +22,7 @@ from visavis.contract import CHUNK_SECONDS, FRAME_RATE
 from visavis.runtime.boundary import answer
 from visavis.runtime.errors import InvalidInput
 from visavis.runtime.tracing import traceparent_of
-from visavis.v1 import generator_pb2, media_pb2, talking_head_pb2_grpc
+from visavis.v1 import media_pb2, talking_head_pb2_grpc
 from visavis.v1.chunk_pb2 import ModelIdentity
 from visavis.v1.talking_head_pb2 import (
     DeleteAvatarRequest,
@@ -42,7 +43,6 @@ from visavis.v1.talking_head_pb2 import (
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1_000
 _VIDEO_CODECS: Final = (media_pb2.VIDEO_CODEC_RAW_RGB, media_pb2.VIDEO_CODEC_JPEG, media_pb2.VIDEO_CODEC_H264)
-_SAMPLING_PRESETS: Final = (generator_pb2.SAMPLING_PRESET_STANDARD,)
 
 logger = logging.getLogger(__name__)
 
@@ -112,12 +112,15 @@ class TalkingHeadServicer(talking_head_pb2_grpc.TalkingHeadServiceServicer):
             version=__version__,
             audio_encodings=SUPPORTED_ENCODINGS,
             video_codecs=_VIDEO_CODECS,
-            sampling_presets=_SAMPLING_PRESETS,
             frame_rate=FRAME_RATE,
             chunk_duration=duration(CHUNK_SECONDS),
         )
-        decoder = served_model(await self._stages.instances())
+        instances = await self._stages.instances()
+        decoder = served_model(instances)
         if decoder is not None:  # else it stays open which model will be served
+            fingerprint, generators = decoder.model_fingerprint, placement_order(instances[GENERATOR])
+            served = (generator for generator in generators if generator.model_fingerprint == fingerprint)
+            info.sampling_presets.extend(served_presets(served))
             info.width, info.height = decoder.width, decoder.height
             info.model.CopyFrom(
                 ModelIdentity(

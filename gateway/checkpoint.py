@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from gateway.input_position import InputPosition
 from gateway.kept_chunk import KeptChunk
+from gateway.sampling import STANDARD
 from gateway.stored_fields import StoredFields
 from visavis.contract import CHUNK_FRAMES, CHUNK_SAMPLES
 from visavis.runtime.errors import CheckpointUnreadable
@@ -52,6 +53,8 @@ class Checkpoint:
     started_unix_seconds: float
     gateway_id: str
     generator_id: str
+    sampling: str
+    """How that generator samples: one that does it in another way cannot go on."""
     replay_chunks: Mapping[str, int]
     """By stage, how many chunks it wants replayed."""
     chunks: tuple[KeptChunk, ...]
@@ -74,6 +77,7 @@ def checkpoint_state(checkpoint: Checkpoint) -> bytes:
         "started_unix_seconds": checkpoint.started_unix_seconds,
         "gateway_id": checkpoint.gateway_id,
         "generator_id": checkpoint.generator_id,
+        "sampling": checkpoint.sampling,
         "replay_chunks": dict(checkpoint.replay_chunks),
         "left": checkpoint.left,
         "chunks": {chunk.chunk_index: _pair(chunk.position) for chunk in checkpoint.chunks},
@@ -132,6 +136,7 @@ def read_checkpoint(state: bytes, config: bytes, values: Mapping[str, bytes | No
         started_unix_seconds=read.seconds("started_unix_seconds", time.time()),
         gateway_id=read.text("gateway_id", ""),
         generator_id=read.text("generator_id", ""),
+        sampling=read.text("sampling", STANDARD),
         replay_chunks=read.integers("replay_chunks"),
         chunks=tuple(chunks),
         left=read.flag("left", default=False),

@@ -20,7 +20,7 @@ class Mismatches:
         self._seen: dict[str, tuple[float, float]] = {}
 
     def stands(self, model: str) -> bool:
-        """A mismatch is seen now; `model`: the fingerprint that a session needs, or "" for any."""
+        """A mismatch is seen now; `model`: what a session needs, in any words."""
         now = self._clock()
         self._seen = {key: seen for key, seen in self._seen.items() if now - seen[1] <= self._settled_seconds}
         first, _ = self._seen.get(model, (now, now))

@@ -147,6 +147,11 @@ class Pipeline:
         return generator_id
 
     @property
+    def sampling(self) -> str:
+        """How the generators sample that serve the session."""
+        return self._placement.sampling
+
+    @property
     def fencing_token(self) -> int:
         """Of the lease that the generator holds, or held last."""
         token: int = self._generator.open_stage.ready.fencing_token

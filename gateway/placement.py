@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from gateway.sampling import ANY_SAMPLING, SamplingWish, sampling_of
 from visavis.runtime.errors import ModelMismatch, StageUnavailable, VisavisError
 from visavis.runtime.registry import StageInstance
 
@@ -38,21 +39,25 @@ def place_session(
     fingerprint: str,
     sink_holders: frozenset[str] = frozenset(),
     gateway_id: str = "",
+    sampling: SamplingWish = ANY_SAMPLING,
 ) -> dict[str, list[StageInstance]]:
     """Candidates of each stage for a session of the model `fingerprint`, in the order in which to try them.
 
-    All candidates run that model and understand each other (`compatibility`). Errors: `StageUnavailable` names a stage
-    that no instance serves; `ModelMismatch` when a stage serves other models only.
+    All candidates run that model and understand each other (`compatibility`); all generators sample in one way, that
+    of the best one. Errors: `StageUnavailable` names a stage that no instance serves, or none in the way in which the
+    session was sampled so far; `ModelMismatch` when a stage serves other models only, or no generator samples in the
+    way that a new session asks for.
     """
     usable = {
         stage: _usable(stage, placement_order(instances.get(stage, ()), sink_holders, gateway_id), fingerprint)
         for stage in STAGES
     }
+    usable[GENERATOR] = _allowed(usable[GENERATOR], sampling)
     # What the best generator speaks comes first; one that says nothing goes with what the other stages speak.
     for wish in _spoken(usable) or [""]:
         fitting = {stage: _fitting(usable[stage], wish) for stage in STAGES}
         if all(fitting.values()):
-            return fitting
+            return {**fitting, GENERATOR: _sampling(fitting[GENERATOR], sampling_of(fitting[GENERATOR][0]))}
     raise _no_common_model()
 
 
@@ -62,11 +67,16 @@ def spoken_by(candidates: Mapping[str, Sequence[StageInstance]]) -> str:
 
 
 def fitting_instances(
-    instances: Sequence[StageInstance], fingerprint: str, spoken: str, gateway_id: str = ""
+    instances: Sequence[StageInstance], fingerprint: str, spoken: str, sampling: str, gateway_id: str = ""
 ) -> list[StageInstance]:
-    """Instances of one stage that can join a running session, in the order in which to try them."""
+    """Instances of one stage that can join a running session, in the order in which to try them.
+
+    sampling: of the session; it concerns generators alone.
+    """
     ordered = placement_order(instances, gateway_id=gateway_id)
     usable = [instance for instance in ordered if instance.model_fingerprint == fingerprint]
+    if usable and usable[0].stage == GENERATOR:
+        usable = _sampling(usable, sampling)
     return _fitting(usable, spoken) if spoken else usable
 
 
@@ -117,6 +127,21 @@ def _usable(stage: str, ordered: Sequence[StageInstance], fingerprint: str) -> l
     if not usable:
         raise ModelMismatch("the avatar belongs to another model than the one that is served; register it again")
     return usable
+
+
+def _allowed(generators: Sequence[StageInstance], wish: SamplingWish) -> list[StageInstance]:
+    allowed = [generator for generator in generators if wish.allows(generator)]
+    if allowed:
+        return allowed
+    if wish.pinned:
+        raise stage_missing(GENERATOR)
+    raise ModelMismatch(
+        "no generator samples in the way that config.sampling asks for; GetServerInfo lists those there are"
+    )
+
+
+def _sampling(generators: Sequence[StageInstance], sampling: str) -> list[StageInstance]:
+    return [generator for generator in generators if sampling_of(generator) == sampling]
 
 
 def _fitting(instances: Sequence[StageInstance], wish: str) -> list[StageInstance]:

@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass
 
 from gateway.audio_format import PcmFormat, parse_audio_format
+from gateway.sampling import check_sampling
 from gateway.settings import SessionSettings
 from gateway.timeline_rules import TimelineRules
 from visavis.contract import CHUNK_SECONDS
@@ -26,9 +27,10 @@ class SessionPlan:
 
 
 def plan_session(config: SessionConfig, settings: SessionSettings) -> SessionPlan:
-    """Check what concerns the gateway; codec and sampling are for the stages. Errors: `InvalidInput`."""
+    """Check what concerns the gateway; the codec is for the decoder. Errors: `InvalidInput`."""
     if not config.avatar_id:
         raise InvalidInput("config.avatar_id is empty; register an avatar first", "config.avatar_id")
+    check_sampling(config.sampling)
     lives = _lives(config, settings)
     drops = _drops(config, settings, lives=lives)
     rules = TimelineRules(

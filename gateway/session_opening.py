@@ -10,6 +10,7 @@ from gateway.history import SessionHistory
 from gateway.pipeline import PipelineStart
 from gateway.resume_rights import HeldRight
 from gateway.resumption import Resumption
+from gateway.sampling import SamplingWish
 from gateway.session_config import SessionPlan
 from gateway.stage_dialect import Border
 from gateway.timeline_rules import TimelineStart
@@ -32,6 +33,7 @@ class SessionOpening:
     resumption: Resumption | None
     """None for a new session."""
     replay_chunks: dict[str, int]
+    sampling: SamplingWish
 
     @classmethod
     def new(
@@ -39,7 +41,8 @@ class SessionOpening:
     ) -> SessionOpening:
         """A session from its beginning."""
         history = SessionHistory(history_chunks)
-        return cls(right, config, plan, avatar, time.time(), TimelineStart(), history, None, {})
+        wish = SamplingWish(config.sampling, pinned="")
+        return cls(right, config, plan, avatar, time.time(), TimelineStart(), history, None, {}, wish)
 
     @property
     def session_id(self) -> str:
@@ -50,14 +53,15 @@ class SessionOpening:
         """Of the model that the avatar was made for."""
         return self.avatar.avatar.model.fingerprint
 
-    def pipeline_start(self) -> PipelineStart:
-        """Where the stages begin."""
+    def pipeline_start(self, sampling: str) -> PipelineStart:
+        """Where the stages begin; `sampling`: of the generators where the session is placed."""
         generate = GenerateConfig(
             session_id=self.session_id,
             avatar_id=self.config.avatar_id,
             portrait_latent=self.avatar.portrait_latent,
             seed=self.plan.seed,
             sampling=self.config.sampling,
+            pinned_sampling=sampling,
         )
         decode = DecodeConfig(
             session_id=self.session_id,

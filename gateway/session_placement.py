@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from gateway.open_stage import OpenStage
-from gateway.placement import fitting_instances, place_session, spoken_by
+from gateway.placement import GENERATOR, fitting_instances, place_session, spoken_by
+from gateway.sampling import SamplingWish, sampling_of
 from gateway.stage_dialect import Metadata, RequestT, ResponseT, StageDialect
 from gateway.stages import Stages
 from visavis.runtime.registry import StageInstance
 
 
 class SessionPlacement:
-    """Instances of one model that understand each other; made by `find`."""
+    """Instances of one model that understand each other; made by `find`. `sampling`: of all its generators."""
 
     def __init__(
         self,
@@ -28,15 +29,23 @@ class SessionPlacement:
         self._stages = stages
         self._candidates = candidates
         self._spoken = spoken_by(candidates)
+        self.sampling = sampling_of(candidates[GENERATOR][0])
         self._open_seconds = open_seconds
         self._metadata = metadata
 
     @classmethod
     async def find(
-        cls, stages: Stages, session_id: str, fingerprint: str, open_seconds: float, metadata: Metadata
+        cls,
+        stages: Stages,
+        session_id: str,
+        fingerprint: str,
+        sampling: SamplingWish,
+        open_seconds: float,
+        metadata: Metadata,
     ) -> SessionPlacement:
-        """Errors: `StageUnavailable` names the stage that is down; `ModelMismatch`; `StateStoreUnavailable`."""
-        candidates = place_session(await stages.instances(), fingerprint, gateway_id=stages.gateway_id)
+        """Errors: of `place_session`; `StateStoreUnavailable`."""
+        instances = await stages.instances()
+        candidates = place_session(instances, fingerprint, gateway_id=stages.gateway_id, sampling=sampling)
         return cls(stages, session_id, fingerprint, candidates, open_seconds, metadata)
 
     async def open(
@@ -60,7 +69,7 @@ class SessionPlacement:
         Errors: as `Stages.open`; `StateStoreUnavailable`.
         """
         found = await self._stages.stage_instances(dialect.stage)
-        fitting = fitting_instances(found, self.fingerprint, self._spoken, self._stages.gateway_id)
+        fitting = fitting_instances(found, self.fingerprint, self._spoken, self.sampling, self._stages.gateway_id)
         candidates = [instance for instance in fitting if instance.instance_id != lost.instance_id]
         if not others_only:
             candidates += [instance for instance in fitting if instance.instance_id == lost.instance_id]

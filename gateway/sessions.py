@@ -24,6 +24,7 @@ from gateway.response_writer import WriteResponse
 from gateway.resume_rights import HeldRight, ResumeRights, nothing_to_resume
 from gateway.resume_token import ResumeToken
 from gateway.resumption import plan_resumption
+from gateway.sampling import SamplingWish
 from gateway.segments import duration
 from gateway.session import SessionClient, TalkSession
 from gateway.session_config import SessionPlan, plan_session
@@ -154,6 +155,7 @@ class Sessions:
             history=SessionHistory(self.settings.session.history_chunks, resumption.chunks),
             resumption=resumption,
             replay_chunks=dict(checkpoint.replay_chunks),
+            sampling=SamplingWish(checkpoint.config.sampling, pinned=checkpoint.sampling),
         )
 
     def _plan_again(self, checkpoint: Checkpoint) -> SessionPlan:
@@ -252,7 +254,8 @@ class Sessions:
         while True:
             try:
                 return await self.stages.on_current_lists(
-                    opening.fingerprint, lambda: self._opened_pipeline(opening, session, metadata)
+                    f"{opening.fingerprint} {opening.sampling.preset}",
+                    lambda: self._opened_pipeline(opening, session, metadata),
                 )
             except RetryableError:
                 if time.monotonic() + _RETRY_SECONDS > gives_up_at:
@@ -262,9 +265,9 @@ class Sessions:
     async def _opened_pipeline(self, opening: SessionOpening, session: TalkSession, metadata: Metadata) -> Pipeline:
         open_seconds = self.settings.stages.open_timeout_seconds
         placement = await SessionPlacement.find(
-            self.stages, opening.session_id, opening.fingerprint, open_seconds, metadata
+            self.stages, opening.session_id, opening.fingerprint, opening.sampling, open_seconds, metadata
         )
-        start, history, right = opening.pipeline_start(), opening.history, opening.right
+        start, history, right = opening.pipeline_start(placement.sampling), opening.history, opening.right
         pipeline = Pipeline(start, placement, history, right, self.settings.stages, self.metrics, session.deliver)
         try:
             await pipeline.open()
@@ -288,6 +291,7 @@ class Sessions:
             started_unix_seconds=opening.started_unix_seconds,
             gateway_id=self.settings.service.instance_id,
             generator_id=pipeline.generator_id,
+            sampling=pipeline.sampling,
             replay_chunks=pipeline.replay_chunks,
             chunks=tuple(opening.history.written(session.last_written)),
         )

@@ -85,8 +85,8 @@ class Stages:
     async def on_current_lists(self, model: str, attempt: Callable[[], Awaitable[ResultT]]) -> ResultT:
         """What `attempt` makes of the instances; made once more where it failed on lists that have changed since.
 
-        model: the fingerprint that it needs, or "" for any. Errors: of `attempt`, but `StagesUnsettled` for a
-        `ModelMismatch` that may pass.
+        model: what it needs, in any words that are the same each time. Errors: of `attempt`, but `StagesUnsettled` for
+        a `ModelMismatch` that may pass.
         """
         try:
             result = await self._again_if_changed(attempt)

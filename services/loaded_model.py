@@ -31,6 +31,7 @@ class LoadedModel(Generic[Module]):
             name=self.identity.name,
             fingerprint=self.identity.fingerprint,
             random_weights=self.identity.random_weights,
+            sampling=self.identity.sampling,
         )
 
     def describe(self) -> EngineDescription:
@@ -46,10 +47,11 @@ class LoadedModel(Generic[Module]):
             height=preset.picture_size,
             frame_rate=FRAME_RATE,
             compatibility=f"video:{video},speech:{preset.speech_ae['latent_dim']}",
+            sampling=self.identity.sampling,
         )
 
 
-def load_model(settings: ModelSettings, part: PartName) -> LoadedModel[Any]:
+def load_model(settings: ModelSettings, part: PartName, sampling: str = "standard") -> LoadedModel[Any]:
     """Loads one part of a preset or model folder; the caller knows its class. Raises ValueError where there is none."""
-    loaded = load_part(settings.model, part, settings.device, settings.dtype)
+    loaded = load_part(settings.model, part, settings.device, settings.dtype, sampling)
     return LoadedModel(loaded.module, loaded.preset, loaded.identity)

@@ -26,6 +26,7 @@ from google.protobuf.message import Message
 
 from services.admission import free_memory_bytes, sessions_in_memory, sessions_in_real_time, slots_to_offer
 from services.borders import BorderLog, Borders, Way, kept_borders
+from services.generator.config import check_sampling
 from services.generator.model import GeneratorModel
 from services.generator.session import Leaving, Replayed, Session, Started
 from services.generator.settings import GeneratorSettings
@@ -64,7 +65,9 @@ class GeneratorEngine:
 
     def warm_up(self) -> None:
         """Loads the transformer and generates two chunks."""
-        self._loaded: LoadedModel[A2VTransformer] = load_model(self._settings.model, "transformer")
+        self._loaded: LoadedModel[A2VTransformer] = load_model(
+            self._settings.model, "transformer", self._settings.sampling
+        )
         preset = self._loaded.preset
         self._model = GeneratorModel(
             self._loaded.module, preset.sampling, preset.latent_rows, preset.latent_rows, self._settings.sink_capacity
@@ -90,7 +93,8 @@ class GeneratorEngine:
         self._slots = slots_to_offer(admission, self._real_time_sessions, in_memory)
 
     def open(self, session_id: str, config: Message) -> Message:
-        """Takes a checked GenerateConfig; the ready message lacks the lease. Raises InvalidInput for a wrong latent.
+        """Takes a checked GenerateConfig; the ready message lacks the lease. Raises InvalidInput for a wrong latent,
+        ModelMismatch for a session that is sampled in another way.
 
         Also takes TransferSessionRequest and TransferredState, for a state that leaves or arrives; these are answered
         by themselves.
@@ -101,6 +105,7 @@ class GeneratorEngine:
             case generator_pb2.TransferredState():
                 return self._begin_arriving(session_id, config)
         assert isinstance(config, generator_pb2.GenerateConfig)
+        check_sampling(config, self._loaded.identity.sampling)
         session = Session(Borders(self._model.begin(config), self._kept), config.seed)
         self._sessions[session_id] = session
         if config.resume.HasField("rewind"):
@@ -250,8 +255,10 @@ class GeneratorEngine:
             self._broken.append((transfer_id, StageUnavailable("the session did not stay as it was")))
 
     def _begin_arriving(self, transfer_id: str, state: generator_pb2.TransferredState) -> Message:
-        if state.model.fingerprint != self._loaded.identity.fingerprint:
-            raise ModelMismatch(f"the state is of model {state.model.name}, which is not the one here")
+        # A generator of before there was another way of sampling says nothing of it.
+        identity, sampling = self._loaded.identity, state.model.sampling or "standard"
+        if (state.model.fingerprint, sampling) != (identity.fingerprint, identity.sampling):
+            raise ModelMismatch(f"the state is of {state.model.name} {sampling}, which is not what runs here")
         self._arriving[transfer_id] = ArrivingState(state, self._model.context_shape, self._model.dtype)
         return state
 

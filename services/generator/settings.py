@@ -14,6 +14,8 @@ class GeneratorSettings:
     """What the generator needs to know beside what every service does."""
 
     model: ModelSettings
+    # "standard" or "fast".
+    sampling: str
     # Avatars whose sinks are kept.
     sink_capacity: int
     # Of a session, beside the last; 0: what fits into 64 MiB, 2 to 8.
@@ -26,11 +28,12 @@ class GeneratorSettings:
 
 
 def read_generator_settings(environment: Environment) -> GeneratorSettings:
-    """Reads the model's settings and those of admission, VISAVIS_SINK_CAPACITY, _KEPT_BORDERS, _TRANSFER_SECONDS and
-    _MAX_BATCH; raises SettingsError.
+    """Reads the model's settings and those of admission, VISAVIS_SAMPLING, _SINK_CAPACITY, _KEPT_BORDERS,
+    _TRANSFER_SECONDS and _MAX_BATCH; raises SettingsError.
     """
     return GeneratorSettings(
         model=read_model_settings(environment),
+        sampling=environment.choice("SAMPLING", "standard", ("standard", "fast")),
         sink_capacity=environment.integer("SINK_CAPACITY", 64, minimum=1, maximum=100_000),
         kept_borders=environment.integer("KEPT_BORDERS", 0, maximum=1000),
         transfer_seconds=environment.seconds("TRANSFER_SECONDS", 10.0, minimum=0.01),

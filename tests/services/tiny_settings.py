@@ -17,9 +17,14 @@ def audio_encoder_settings(*, max_batch: int = 1) -> AudioEncoderSettings:
 
 
 def generator_settings(
-    *, sink_capacity: int = 2, kept_borders: int = 0, max_batch: int = 1, admission: AdmissionSettings = ADMISSION
+    *,
+    sampling: str = "standard",
+    sink_capacity: int = 2,
+    kept_borders: int = 0,
+    max_batch: int = 1,
+    admission: AdmissionSettings = ADMISSION,
 ) -> GeneratorSettings:
-    return GeneratorSettings(MODEL, sink_capacity, kept_borders, 10.0, max_batch, admission)
+    return GeneratorSettings(MODEL, sampling, sink_capacity, kept_borders, 10.0, max_batch, admission)
 
 
 def decoder_settings(*, encoding_threads: int = 2, kept_borders: int = 0, max_batch: int = 1) -> DecoderSettings:

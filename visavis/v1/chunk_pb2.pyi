@@ -212,22 +212,28 @@ class ModelIdentity(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     RANDOM_WEIGHTS_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Preset or folder name, for people: "mini"."""
     fingerprint: _builtins.str
     """SHA-256 (hex) over the configuration and weights of the part that both sides of a hop must share."""
     random_weights: _builtins.bool
     """True when the weights are seeded random numbers: pictures are noise."""
+    sampling: _builtins.str
+    """Of a generator: "standard", or "fast:" and the hash of its adapter. Generators that serve one session must agree;
+    the other stages and avatars serve every way of sampling.
+    """
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         fingerprint: _builtins.str = ...,
         random_weights: _builtins.bool = ...,
+        sampling: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "name", b"name", "random_weights", b"random_weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "name", b"name", "random_weights", b"random_weights", "sampling", b"sampling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,41 +26,41 @@ from visavis.v1 import chunk_pb2 as visavis_dot_v1_dot_chunk__pb2
 from visavis.v1 import tensor_pb2 as visavis_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1avisavis/v1/generator.proto\x12\nvisavis.v1\x1a\x16visavis/v1/chunk.proto\x1a\x17visavis/v1/tensor.proto\"\xa5\x01\n\x0fGenerateRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1a.visavis.v1.GenerateConfigH\x00\x12+\n\x06speech\x18\x02 \x01(\x0b\x32\x19.visavis.v1.SpeechLatentsH\x00\x12,\n\x06rewind\x18\x03 \x01(\x0b\x32\x1a.visavis.v1.GenerateRewindH\x00\x42\t\n\x07request\"\xe5\x01\n\x0eGenerateConfig\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tavatar_id\x18\x02 \x01(\t\x12+\n\x0fportrait_latent\x18\x03 \x01(\x0b\x32\x12.visavis.v1.Tensor\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12,\n\x08sampling\x18\x05 \x01(\x0e\x32\x1a.visavis.v1.SamplingPreset\x12\x17\n\x0ftake_over_token\x18\x06 \x01(\x04\x12*\n\x06resume\x18\x07 \x01(\x0b\x32\x1a.visavis.v1.GenerateResume\"j\n\x0eGenerateResume\x12 \n\x04peer\x18\x01 \x01(\x0b\x32\x10.visavis.v1.PeerH\x00\x12,\n\x06rewind\x18\x02 \x01(\x0b\x32\x1a.visavis.v1.GenerateRewindH\x00\x42\x08\n\x06source\".\n\x04Peer\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x04\"d\n\x0eGenerateRewind\x12\'\n\x06\x62order\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkBorder\x12)\n\x06replay\x18\x02 \x03(\x0b\x32\x19.visavis.v1.ReplayedChunk\"c\n\rReplayedChunk\x12)\n\x06speech\x18\x01 \x01(\x0b\x32\x19.visavis.v1.SpeechLatents\x12\'\n\x05video\x18\x02 \x01(\x0b\x32\x18.visavis.v1.VideoLatents\"\xa1\x01\n\x10GenerateResponse\x12*\n\x05ready\x18\x01 \x01(\x0b\x32\x19.visavis.v1.GenerateReadyH\x00\x12+\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1a.visavis.v1.GeneratedChunkH\x00\x12(\n\x08\x64raining\x18\x03 \x01(\x0b\x32\x14.visavis.v1.DrainingH\x00\x42\n\n\x08response\"\xa6\x01\n\rGenerateReady\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.visavis.v1.ModelIdentity\x12\x14\n\x0cgenerator_id\x18\x02 \x01(\t\x12\x15\n\rfencing_token\x18\x03 \x01(\x04\x12\x15\n\rreplay_chunks\x18\x04 \x01(\r\x12\'\n\x06\x62order\x18\x05 \x01(\x0b\x32\x17.visavis.v1.ChunkBorder\"b\n\x0eGeneratedChunk\x12\'\n\x05video\x18\x01 \x01(\x0b\x32\x18.visavis.v1.VideoLatents\x12\'\n\x06timing\x18\x02 \x01(\x0b\x32\x17.visavis.v1.StageTiming\"C\n\x16TransferSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x04\"{\n\x17TransferSessionResponse\x12-\n\x05state\x18\x01 \x01(\x0b\x32\x1c.visavis.v1.TransferredStateH\x00\x12%\n\x04part\x18\x02 \x01(\x0b\x32\x15.visavis.v1.StatePartH\x00\x42\n\n\x08response\"\x82\x01\n\x10TransferredState\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.visavis.v1.ModelIdentity\x12\'\n\x06\x62order\x18\x02 \x01(\x0b\x32\x17.visavis.v1.ChunkBorder\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\r\n\x05parts\x18\x04 \x01(\r\"[\n\tStatePart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06tensor\x18\x02 \x01(\x0b\x32\x12.visavis.v1.Tensor\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c*O\n\x0eSamplingPreset\x12\x1f\n\x1bSAMPLING_PRESET_UNSPECIFIED\x10\x00\x12\x1c\n\x18SAMPLING_PRESET_STANDARD\x10\x01\x32\xbb\x01\n\x10GeneratorService\x12I\n\x08Generate\x12\x1b.visavis.v1.GenerateRequest\x1a\x1c.visavis.v1.GenerateResponse(\x01\x30\x01\x12\\\n\x0fTransferSession\x12\".visavis.v1.TransferSessionRequest\x1a#.visavis.v1.TransferSessionResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1avisavis/v1/generator.proto\x12\nvisavis.v1\x1a\x16visavis/v1/chunk.proto\x1a\x17visavis/v1/tensor.proto\"\xa5\x01\n\x0fGenerateRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1a.visavis.v1.GenerateConfigH\x00\x12+\n\x06speech\x18\x02 \x01(\x0b\x32\x19.visavis.v1.SpeechLatentsH\x00\x12,\n\x06rewind\x18\x03 \x01(\x0b\x32\x1a.visavis.v1.GenerateRewindH\x00\x42\t\n\x07request\"\xfe\x01\n\x0eGenerateConfig\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tavatar_id\x18\x02 \x01(\t\x12+\n\x0fportrait_latent\x18\x03 \x01(\x0b\x32\x12.visavis.v1.Tensor\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12,\n\x08sampling\x18\x05 \x01(\x0e\x32\x1a.visavis.v1.SamplingPreset\x12\x17\n\x0ftake_over_token\x18\x06 \x01(\x04\x12*\n\x06resume\x18\x07 \x01(\x0b\x32\x1a.visavis.v1.GenerateResume\x12\x17\n\x0fpinned_sampling\x18\x08 \x01(\t\"j\n\x0eGenerateResume\x12 \n\x04peer\x18\x01 \x01(\x0b\x32\x10.visavis.v1.PeerH\x00\x12,\n\x06rewind\x18\x02 \x01(\x0b\x32\x1a.visavis.v1.GenerateRewindH\x00\x42\x08\n\x06source\".\n\x04Peer\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x04\"d\n\x0eGenerateRewind\x12\'\n\x06\x62order\x18\x01 \x01(\x0b\x32\x17.visavis.v1.ChunkBorder\x12)\n\x06replay\x18\x02 \x03(\x0b\x32\x19.visavis.v1.ReplayedChunk\"c\n\rReplayedChunk\x12)\n\x06speech\x18\x01 \x01(\x0b\x32\x19.visavis.v1.SpeechLatents\x12\'\n\x05video\x18\x02 \x01(\x0b\x32\x18.visavis.v1.VideoLatents\"\xa1\x01\n\x10GenerateResponse\x12*\n\x05ready\x18\x01 \x01(\x0b\x32\x19.visavis.v1.GenerateReadyH\x00\x12+\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1a.visavis.v1.GeneratedChunkH\x00\x12(\n\x08\x64raining\x18\x03 \x01(\x0b\x32\x14.visavis.v1.DrainingH\x00\x42\n\n\x08response\"\xa6\x01\n\rGenerateReady\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.visavis.v1.ModelIdentity\x12\x14\n\x0cgenerator_id\x18\x02 \x01(\t\x12\x15\n\rfencing_token\x18\x03 \x01(\x04\x12\x15\n\rreplay_chunks\x18\x04 \x01(\r\x12\'\n\x06\x62order\x18\x05 \x01(\x0b\x32\x17.visavis.v1.ChunkBorder\"b\n\x0eGeneratedChunk\x12\'\n\x05video\x18\x01 \x01(\x0b\x32\x18.visavis.v1.VideoLatents\x12\'\n\x06timing\x18\x02 \x01(\x0b\x32\x17.visavis.v1.StageTiming\"C\n\x16TransferSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x04\"{\n\x17TransferSessionResponse\x12-\n\x05state\x18\x01 \x01(\x0b\x32\x1c.visavis.v1.TransferredStateH\x00\x12%\n\x04part\x18\x02 \x01(\x0b\x32\x15.visavis.v1.StatePartH\x00\x42\n\n\x08response\"\x82\x01\n\x10TransferredState\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.visavis.v1.ModelIdentity\x12\'\n\x06\x62order\x18\x02 \x01(\x0b\x32\x17.visavis.v1.ChunkBorder\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\r\n\x05parts\x18\x04 \x01(\r\"[\n\tStatePart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x06tensor\x18\x02 \x01(\x0b\x32\x12.visavis.v1.Tensor\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c*i\n\x0eSamplingPreset\x12\x1f\n\x1bSAMPLING_PRESET_UNSPECIFIED\x10\x00\x12\x1c\n\x18SAMPLING_PRESET_STANDARD\x10\x01\x12\x18\n\x14SAMPLING_PRESET_FAST\x10\x02\x32\xbb\x01\n\x10GeneratorService\x12I\n\x08Generate\x12\x1b.visavis.v1.GenerateRequest\x1a\x1c.visavis.v1.GenerateResponse(\x01\x30\x01\x12\\\n\x0fTransferSession\x12\".visavis.v1.TransferSessionRequest\x1a#.visavis.v1.TransferSessionResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'visavis.v1.generator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SAMPLINGPRESET']._serialized_start=1703
-  _globals['_SAMPLINGPRESET']._serialized_end=1782
+  _globals['_SAMPLINGPRESET']._serialized_start=1728
+  _globals['_SAMPLINGPRESET']._serialized_end=1833
   _globals['_GENERATEREQUEST']._serialized_start=92
   _globals['_GENERATEREQUEST']._serialized_end=257
   _globals['_GENERATECONFIG']._serialized_start=260
-  _globals['_GENERATECONFIG']._serialized_end=489
-  _globals['_GENERATERESUME']._serialized_start=491
-  _globals['_GENERATERESUME']._serialized_end=597
-  _globals['_PEER']._serialized_start=599
-  _globals['_PEER']._serialized_end=645
-  _globals['_GENERATEREWIND']._serialized_start=647
-  _globals['_GENERATEREWIND']._serialized_end=747
-  _globals['_REPLAYEDCHUNK']._serialized_start=749
-  _globals['_REPLAYEDCHUNK']._serialized_end=848
-  _globals['_GENERATERESPONSE']._serialized_start=851
-  _globals['_GENERATERESPONSE']._serialized_end=1012
-  _globals['_GENERATEREADY']._serialized_start=1015
-  _globals['_GENERATEREADY']._serialized_end=1181
-  _globals['_GENERATEDCHUNK']._serialized_start=1183
-  _globals['_GENERATEDCHUNK']._serialized_end=1281
-  _globals['_TRANSFERSESSIONREQUEST']._serialized_start=1283
-  _globals['_TRANSFERSESSIONREQUEST']._serialized_end=1350
-  _globals['_TRANSFERSESSIONRESPONSE']._serialized_start=1352
-  _globals['_TRANSFERSESSIONRESPONSE']._serialized_end=1475
-  _globals['_TRANSFERREDSTATE']._serialized_start=1478
-  _globals['_TRANSFERREDSTATE']._serialized_end=1608
-  _globals['_STATEPART']._serialized_start=1610
-  _globals['_STATEPART']._serialized_end=1701
-  _globals['_GENERATORSERVICE']._serialized_start=1785
-  _globals['_GENERATORSERVICE']._serialized_end=1972
+  _globals['_GENERATECONFIG']._serialized_end=514
+  _globals['_GENERATERESUME']._serialized_start=516
+  _globals['_GENERATERESUME']._serialized_end=622
+  _globals['_PEER']._serialized_start=624
+  _globals['_PEER']._serialized_end=670
+  _globals['_GENERATEREWIND']._serialized_start=672
+  _globals['_GENERATEREWIND']._serialized_end=772
+  _globals['_REPLAYEDCHUNK']._serialized_start=774
+  _globals['_REPLAYEDCHUNK']._serialized_end=873
+  _globals['_GENERATERESPONSE']._serialized_start=876
+  _globals['_GENERATERESPONSE']._serialized_end=1037
+  _globals['_GENERATEREADY']._serialized_start=1040
+  _globals['_GENERATEREADY']._serialized_end=1206
+  _globals['_GENERATEDCHUNK']._serialized_start=1208
+  _globals['_GENERATEDCHUNK']._serialized_end=1306
+  _globals['_TRANSFERSESSIONREQUEST']._serialized_start=1308
+  _globals['_TRANSFERSESSIONREQUEST']._serialized_end=1375
+  _globals['_TRANSFERSESSIONRESPONSE']._serialized_start=1377
+  _globals['_TRANSFERSESSIONRESPONSE']._serialized_end=1500
+  _globals['_TRANSFERREDSTATE']._serialized_start=1503
+  _globals['_TRANSFERREDSTATE']._serialized_end=1633
+  _globals['_STATEPART']._serialized_start=1635
+  _globals['_STATEPART']._serialized_end=1726
+  _globals['_GENERATORSERVICE']._serialized_start=1836
+  _globals['_GENERATORSERVICE']._serialized_end=2023
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,8 @@ class _SamplingPresetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sampli
     """The server's default."""
     SAMPLING_PRESET_STANDARD: _SamplingPreset.ValueType  # 1
     """The paper's setting: 8 flow-matching steps with Joint CFG."""
+    SAMPLING_PRESET_FAST: _SamplingPreset.ValueType  # 2
+    """Steps and guidance distilled: 4 steps, one pass each."""
 
 class SamplingPreset(_SamplingPreset, metaclass=_SamplingPresetEnumTypeWrapper): ...
 
@@ -38,6 +40,8 @@ SAMPLING_PRESET_UNSPECIFIED: SamplingPreset.ValueType  # 0
 """The server's default."""
 SAMPLING_PRESET_STANDARD: SamplingPreset.ValueType  # 1
 """The paper's setting: 8 flow-matching steps with Joint CFG."""
+SAMPLING_PRESET_FAST: SamplingPreset.ValueType  # 2
+"""Steps and guidance distilled: 4 steps, one pass each."""
 Global___SamplingPreset: _TypeAlias = SamplingPreset  # noqa: Y015
 
 @_typing.final
@@ -81,6 +85,7 @@ class GenerateConfig(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     TAKE_OVER_TOKEN_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    PINNED_SAMPLING_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     avatar_id: _builtins.str
     seed: _builtins.int
@@ -88,6 +93,10 @@ class GenerateConfig(_message.Message):
     sampling: Global___SamplingPreset.ValueType
     take_over_token: _builtins.int
     """The lease may be taken from a holder whose fencing token is this or lower; 0: only a free lease is taken."""
+    pinned_sampling: _builtins.str
+    """The way of sampling that the session has (`ModelIdentity.sampling`); a generator with another one refuses it
+    with FAILED_PRECONDITION. Empty: any.
+    """
     @_builtins.property
     def portrait_latent(self) -> _tensor_pb2.Tensor:
         """The ID latent: [1, rows, columns, channels], normalised."""
@@ -106,10 +115,11 @@ class GenerateConfig(_message.Message):
         sampling: Global___SamplingPreset.ValueType = ...,
         take_over_token: _builtins.int = ...,
         resume: Global___GenerateResume | None = ...,
+        pinned_sampling: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["portrait_latent", b"portrait_latent", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "portrait_latent", b"portrait_latent", "resume", b"resume", "sampling", b"sampling", "seed", b"seed", "session_id", b"session_id", "take_over_token", b"take_over_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avatar_id", b"avatar_id", "pinned_sampling", b"pinned_sampling", "portrait_latent", b"portrait_latent", "resume", b"resume", "sampling", b"sampling", "seed", b"seed", "session_id", b"session_id", "take_over_token", b"take_over_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,8 +57,9 @@ class GeneratorServiceServicer:
         order. `rewind` drops what is not answered and goes back. `draining` may come at any time. Half-closing ends the
         session and frees slot and lease.
         Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), FAILED_PRECONDITION when another generator
-        holds the lease or the models differ, ABORTED when a later claim takes the lease, INVALID_ARGUMENT for a broken
-        rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is lost.
+        holds the lease, or when models or ways of sampling differ, ABORTED when a later claim takes the lease,
+        INVALID_ARGUMENT for a broken rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is
+        lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

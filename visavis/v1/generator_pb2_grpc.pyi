@@ -22,8 +22,9 @@ class GeneratorServiceStub:
     order. `rewind` drops what is not answered and goes back. `draining` may come at any time. Half-closing ends the
     session and frees slot and lease.
     Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), FAILED_PRECONDITION when another generator
-    holds the lease or the models differ, ABORTED when a later claim takes the lease, INVALID_ARGUMENT for a broken
-    rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is lost.
+    holds the lease, or when models or ways of sampling differ, ABORTED when a later claim takes the lease,
+    INVALID_ARGUMENT for a broken rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is
+    lost.
     """
     TransferSession: _aio.UnaryStreamMultiCallable[_generator_pb2.TransferSessionRequest, _generator_pb2.TransferSessionResponse]
     """Called by the generator that takes a session over: finishes and answers the chunk in progress, then sends the exact
@@ -46,8 +47,9 @@ class GeneratorServiceServicer(metaclass=_abc_1.ABCMeta):
         order. `rewind` drops what is not answered and goes back. `draining` may come at any time. Half-closing ends the
         session and frees slot and lease.
         Errors: RESOURCE_EXHAUSTED when every slot is taken (with RetryInfo), FAILED_PRECONDITION when another generator
-        holds the lease or the models differ, ABORTED when a later claim takes the lease, INVALID_ARGUMENT for a broken
-        rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is lost.
+        holds the lease, or when models or ways of sampling differ, ABORTED when a later claim takes the lease,
+        INVALID_ARGUMENT for a broken rule, UNAVAILABLE while draining, when Redis cannot be reached or when the worker is
+        lost.
         """
 
     @_abc_1.abstractmethod

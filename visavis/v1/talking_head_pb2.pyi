@@ -198,6 +198,7 @@ class SessionConfig(_message.Message):
     seed: _builtins.int
     """Same seed, same recorded audio timeline, same raw frames. Absent: the server draws one and says it in `started`."""
     sampling: _generator_pb2.SamplingPreset.ValueType
+    """FAILED_PRECONDITION for one that no generator serves; GetServerInfo says which there are."""
     idle_behavior: Global___IdleBehavior.ValueType
     starvation_policy: Global___StarvationPolicy.ValueType
     slow_reader_policy: Global___SlowReaderPolicy.ValueType

@@ -14,7 +14,12 @@ def good_config() -> generator_pb2.GenerateConfig:
 
 
 @pytest.mark.parametrize(
-    "sampling", [generator_pb2.SAMPLING_PRESET_UNSPECIFIED, generator_pb2.SAMPLING_PRESET_STANDARD]
+    "sampling",
+    [
+        generator_pb2.SAMPLING_PRESET_UNSPECIFIED,
+        generator_pb2.SAMPLING_PRESET_STANDARD,
+        generator_pb2.SAMPLING_PRESET_FAST,
+    ],
 )
 def test_what_the_contract_allows_passes(sampling: generator_pb2.SamplingPreset.ValueType) -> None:
     config = good_config()
