@@ -26,6 +26,7 @@ from visavis.client import (
     VisavisClient,
     paced_packets,
 )
+from visavis.v1 import generator_pb2
 
 MONO = AudioFormat.s16(16_000)
 RAW = VideoFormat.raw()
@@ -192,3 +193,11 @@ async def test_capacity_comes_by_stage(client: VisavisClient) -> None:
     capacity = await client.capacity()
     assert (capacity.slots, capacity.used_slots) == (8, 3)
     assert capacity.stages == (StageCapacity("generator", 2, 8, 3),)
+
+
+async def test_the_way_of_sampling_that_is_asked_for_reaches_the_server(
+    client: VisavisClient, service: FakeService
+) -> None:
+    async with client.talk("known", audio_format=MONO, video_format=RAW, sampling="fast") as session:
+        await session.end()
+    assert service.requests[0].config.sampling == generator_pb2.SAMPLING_PRESET_FAST

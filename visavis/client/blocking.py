@@ -12,7 +12,7 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from visavis.client.client import Idle, SlowReader, Starvation, VisavisClient
+from visavis.client.client import Idle, Sampling, SlowReader, Starvation, VisavisClient
 from visavis.client.events import Event, Segment, SessionEnded
 from visavis.client.formats import AudioFormat, VideoFormat
 from visavis.client.records import Avatar, Capacity, Consent, ServerInfo, SessionStart
@@ -188,6 +188,7 @@ class BlockingClient:
         idle: Idle = "server",
         starvation: Starvation = "server",
         slow_reader: SlowReader = "server",
+        sampling: Sampling = "server",
     ) -> Iterator[BlockingSession]:
         """Opens a session with an avatar and drops it on leaving, unless it has ended."""
         opened = self._client.talk(
@@ -198,6 +199,7 @@ class BlockingClient:
             idle=idle,
             starvation=starvation,
             slow_reader=slow_reader,
+            sampling=sampling,
         )
         session = self._thread.run(opened.__aenter__())
         try:

@@ -16,6 +16,7 @@ from visavis.client.tls import Tls
 from visavis.v1 import generator_pb2, talking_head_pb2
 
 Idle = Literal["server", "live", "pause"]
+Sampling = Literal["server", "standard", "fast"]
 SlowReader = Literal["server", "wait", "drop"]
 Starvation = Literal["server", "wait", "fill"]
 
@@ -23,6 +24,11 @@ _IDLE: Final = {
     "server": talking_head_pb2.IDLE_BEHAVIOR_UNSPECIFIED,
     "live": talking_head_pb2.IDLE_BEHAVIOR_LIVE,
     "pause": talking_head_pb2.IDLE_BEHAVIOR_PAUSE,
+}
+_SAMPLING: Final = {
+    "server": generator_pb2.SAMPLING_PRESET_UNSPECIFIED,
+    "standard": generator_pb2.SAMPLING_PRESET_STANDARD,
+    "fast": generator_pb2.SAMPLING_PRESET_FAST,
 }
 _SLOW_READER: Final = {
     "server": talking_head_pb2.SLOW_READER_POLICY_UNSPECIFIED,
@@ -142,6 +148,7 @@ class VisavisClient:
         idle: Idle = "server",
         starvation: Starvation = "server",
         slow_reader: SlowReader = "server",
+        sampling: Sampling = "server",
     ) -> AsyncIterator[TalkSession]:
         """Opens a session with an avatar (or its id) and drops it on leaving, unless it has ended.
 
@@ -150,6 +157,8 @@ class VisavisClient:
         idle: whether the face goes on living ("live") or nothing is sent ("pause") while no speech is waiting.
         starvation: whether an unfinished utterance that runs dry waits for speech or is filled with silence.
         slow_reader: whether the server waits for a client that reads too slowly or drops to the newest chunk.
+        sampling: "standard" (all steps, guided) or "fast" (few, distilled); "server": whichever has room. What it is
+        then stands in `session.start.model.sampling`.
         Raises NotFound, CapacityExhausted, InvalidInput, ServerUnavailable.
         """
         video = video_format or VideoFormat.jpeg()
@@ -158,7 +167,7 @@ class VisavisClient:
             audio_format=audio_format.to_message(),
             video_format=video.to_message(),
             seed=seed,
-            sampling=generator_pb2.SAMPLING_PRESET_UNSPECIFIED,
+            sampling=_SAMPLING[sampling],
             idle_behavior=_IDLE[idle],
             starvation_policy=_STARVATION[starvation],
             slow_reader_policy=_SLOW_READER[slow_reader],

@@ -36,16 +36,20 @@ class Consent:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The weights that the server runs. With `random_weights` its pictures are noise."""
+    """The weights that the server runs. With `random_weights` its pictures are noise.
+
+    sampling: of a session, "standard", or "fast" with its adapter's hash; empty elsewhere.
+    """
 
     name: str
     fingerprint: str
     random_weights: bool
+    sampling: str = ""
 
     @classmethod
     def from_message(cls, message: chunk_pb2.ModelIdentity) -> Self:
         """Reads the contract's form."""
-        return cls(message.name, message.fingerprint, message.random_weights)
+        return cls(message.name, message.fingerprint, message.random_weights, message.sampling)
 
 
 @dataclass(frozen=True, slots=True)
