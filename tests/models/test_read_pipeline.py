@@ -152,5 +152,7 @@ def test_mistakes_are_named(pipeline: ReadPipeline) -> None:
     assert list(pipeline.stream(PORTRAIT, [])) == []
     with pytest.raises(ValueError, match="float32"):
         pipeline(PORTRAIT, SPEECH.astype(np.float64))
+    with pytest.raises(ValueError, match="samples standard alone"):
+        ReadPipeline.from_preset("tiny", "cpu", "float32", sampling="fast")
     with pytest.raises(ValueError, match="at least 1 step"):
         pipeline(PORTRAIT, SPEECH[:640], 0, replace(pipeline.sampling, steps=0))
