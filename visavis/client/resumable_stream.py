@@ -96,10 +96,11 @@ class ResumableStream:
                 await asyncio.shield(self._recovery)
 
     async def _wait_for_another(self, broken: TalkStream, error: ClientError) -> None:
-        self._recover_from(broken, error)
-        while self._stream is broken:
-            if self._failure is not None:
-                raise self._failure
+        while True:
+            # A recovery that is under way when its own stream breaks may not notice it and end well.
+            self._recover_from(broken, error)
+            if self._stream is not broken:
+                return
             await self._changed.wait()
 
     def _recover_from(self, broken: TalkStream, error: ClientError) -> None:
@@ -168,6 +169,7 @@ class ResumableStream:
             for request in requests:
                 await self._stream.write(request)
         self._recovery = None
+        self._tell_change()
 
     def _tell_change(self) -> None:
         self._changed.set()
