@@ -237,28 +237,32 @@ class Windows:
 class SequenceMemory:
     """All chunks of a clip at once, for training: chunk i sees the sink, chunk i - 1 and itself. Safe for gradients.
 
-    Rows are ordered by clip, stream, chunk. Stream 0 is what the context is made from (clean latents at timestep 0
-    for the default cache), the last stream is what velocities are wanted for; both may be the same one stream.
+    Rows are ordered by clip and chunk. With `clean`, each clip's rows begin with what contexts are made from: its clean
+    chunks at timestep 0, as for the default cache, all but the last, which is nobody's context. Then come the chunks
+    that velocities are wanted for; without `clean`, contexts are made from these.
     """
 
     def __init__(
         self,
         sink: IsolatedMemory,
         clips: int,
-        streams: int,
         chunks: int,
         rotations: SlotRotations,
         cache: Cache = "full",
+        *,
+        clean: bool = False,
     ) -> None:
         self._sink = sink
-        self._layout = (clips, streams, chunks)
+        self._chunks, self._clean = chunks, clean
         self._rotations = rotations
         sink_tokens, chunk_tokens = rotations.sink_NP.shape[0], rotations.current_NP.shape[0]
         visible = torch.ones(chunks, 2 * chunk_tokens + sink_tokens, dtype=torch.bool, device=rotations.sink_NP.device)
         visible[: chunks if cache == "no_context" else 1, sink_tokens : sink_tokens + chunk_tokens] = False
         if cache == "no_sink":
             visible[1:, :sink_tokens] = False
-        self._visible_R11K = visible.repeat(clips * streams, 1)[:, None, None]
+        visible_IK = torch.cat([visible[:-1], visible]) if clean else visible
+        self._rows = len(visible_IK)
+        self._visible_R11K = visible_IK.repeat(clips, 1)[:, None, None]
 
     def attend(self, block: int, queries_keys_RN2D: torch.Tensor, values_RND: torch.Tensor, heads: int) -> torch.Tensor:
         """Attention of every chunk to its own window."""
@@ -272,9 +276,10 @@ class SequenceMemory:
         """Nothing outlives the pass."""
 
     def _windows(self, sink_BND: torch.Tensor, context_RND: torch.Tensor, current_RND: torch.Tensor) -> torch.Tensor:
-        _, streams, chunks = self._layout
-        sink_RND = sink_BND[:, None].expand(-1, streams * chunks, -1, -1).flatten(0, 1)
-        made = context_RND.unflatten(0, self._layout)[:, :1]
+        sink_RND = sink_BND[:, None].expand(-1, self._rows, -1, -1).flatten(0, 1)
+        made = context_RND.unflatten(0, (-1, self._rows))
         # The first chunk's context is masked; what stands there does not matter.
-        before = torch.cat([made[:, :, :1], made[:, :, :-1]], dim=2).expand(-1, streams, -1, -1, -1)
-        return torch.cat([sink_RND, before.flatten(0, 2), current_RND], dim=1)
+        before = torch.cat([made[:, :1], made[:, : self._chunks - 1]], dim=1)
+        if self._clean:
+            before = torch.cat([before[:, :-1], before], dim=1)
+        return torch.cat([sink_RND, before.flatten(0, 1), current_RND], dim=1)

@@ -40,26 +40,27 @@ def forward_sequence(
     at_zero = torch.zeros(1, 1, dtype=torch.long, device=latents_BITHWC.device)
     transformer.remember(portrait_BHWC[:, None], modulation.select(at_zero), sink, text=text)
 
-    noisy_index_BI = torch.arange(1, 1 + clips * chunks, device=latents_BITHWC.device).view(clips, chunks)
-    inputs, indices = [latents_BITHWC], [noisy_index_BI]
-    if clean_latents_BITHWC is not None:
-        inputs.insert(0, clean_latents_BITHWC)
-        indices.insert(0, torch.zeros_like(noisy_index_BI))
-    streams = len(inputs)
-    latents_RTHWC = torch.stack(inputs, dim=1).flatten(0, 2)
-    selected: Modulation = modulation.select(torch.stack(indices, dim=1).flatten()[:, None])
+    index_BI = torch.arange(1, 1 + clips * chunks, device=latents_BITHWC.device).view(clips, chunks)
     speech = transformer.fold_speech(speech_BITWA.flatten(0, 1))
     if has_speech_B is not None:
         speech = [part.heard_where(has_speech_B.repeat_interleave(chunks)) for part in speech]
-    speech = [_for_streams(part, (clips, chunks), streams) for part in speech]
-    memory = SequenceMemory(sink, clips, streams, chunks, rotations, cache)
-    velocities_RTHWC: torch.Tensor = transformer(latents_RTHWC, selected, memory, speech, text)
-    return velocities_RTHWC.view(clips, streams, chunks, *velocities_RTHWC.shape[1:])[:, -1]
+    rows_BITHWC = latents_BITHWC
+    if clean_latents_BITHWC is not None:
+        rows_BITHWC = torch.cat([clean_latents_BITHWC[:, :-1], latents_BITHWC], dim=1)
+        index_BI = torch.cat([torch.zeros_like(index_BI[:, :-1]), index_BI], dim=1)
+        speech = [_with_clean(part, chunks) for part in speech]
+    memory = SequenceMemory(sink, clips, chunks, rotations, cache, clean=clean_latents_BITHWC is not None)
+    selected: Modulation = modulation.select(index_BI.flatten()[:, None])
+    velocities_RTHWC: torch.Tensor = transformer(rows_BITHWC.flatten(0, 1), selected, memory, speech, text)
+    velocities_BITHWC: torch.Tensor = velocities_RTHWC.unflatten(0, (clips, -1))[:, -chunks:]
+    return velocities_BITHWC
 
 
-def _for_streams(speech: FoldedSpeech, clips_chunks: tuple[int, int], streams: int) -> FoldedSpeech:
+def _with_clean(speech: FoldedSpeech, chunks: int) -> FoldedSpeech:
+    """The speech of each clip's clean chunks, all but the last, before that of all its chunks."""
+
     def spread(part: torch.Tensor) -> torch.Tensor:
-        by_stream: torch.Tensor = part.unflatten(0, clips_chunks)[:, None].expand(-1, streams, *[-1] * part.ndim)
-        return by_stream.flatten(0, 2)
+        by_chunk = part.unflatten(0, (-1, chunks))
+        return torch.cat([by_chunk[:, :-1], by_chunk], dim=1).flatten(0, 1)
 
     return FoldedSpeech(spread(speech.keys_RTDM), spread(speech.bias_RT1M), spread(speech.values_RTMD))
