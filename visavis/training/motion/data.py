@@ -79,6 +79,8 @@ def motion_data(
     }
     states = _cache_speech(preset, shards, speech_cache(dataset, cache), mirrored)
     clips = {split: MotionClips(latents[split], states[split]) for split in shards}
+    # What it is for now are samples, and those are drawn by one process.
+    vae = placed(vae, torch.device("cpu"), torch.float32)
     data = MotionData(preset, clips["train"], clips["test"], vae, shards["test"][0].path)
     _check_people(data)
     names = {split: [path.name for path in paths] for split, paths in latents.items()}

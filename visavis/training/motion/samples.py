@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from visavis.contract import CHUNK_LATENT_FRAMES
 from visavis.models.pipeline import to_pixels
 from visavis.models.video_autoencoder import VideoAutoencoder
 from visavis.training.data.clips import Clip, read_shard
@@ -66,7 +67,7 @@ def decode(latents_THWC: Tensor, portrait_THWC: Tensor, vae: VideoAutoencoder) -
     portrait = portrait_THWC.to(vae.device, vae.dtype)[None]
     state = vae.initial_decoder_state(portrait, seed=0)
     pictures = []
-    for latents in latents_THWC.to(vae.device, vae.dtype).split(3):
+    for latents in latents_THWC.to(vae.device, vae.dtype).split(CHUNK_LATENT_FRAMES):
         chunk_BF3HW, state = vae.decode_chunk(latents[None], state)
         pictures.append(to_pixels(chunk_BF3HW[0]))
     return np.concatenate(pictures)
