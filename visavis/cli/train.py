@@ -4,12 +4,18 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from visavis.cli.errors import CommandError
 
+if TYPE_CHECKING:
+    from visavis.training.plan import Plan
+
 _MODULE = "visavis.cli.train"
 # Trainings of the diffusion transformer; all are exported alike.
-_MOTION_TASKS = ("teacher", "student")
+_MOTION_TASKS = ("teacher", "student", "asd")
+# `visavis.training.motion.asd_options.ABLATIONS`, of which a parser without torch cannot ask.
+_ABLATIONS = ("contrastive", "smoothness", "asd", "sink", "context")
 
 
 def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -20,6 +26,12 @@ def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     _add_training(parts, "speech-ae", _speech_ae, "Train the SpeechAE on the speech of a data set, and on more speech.")
     _add_motion(parts, "teacher", _teacher, "Train the non-streaming teacher: a transformer that sees whole clips.")
     _add_motion(parts, "student", _student, "Train the streaming student, from a teacher's weights.")
+    asd = _add_motion(parts, "asd", _asd, "Go on with a student (--weights) under its teacher's guidance.")
+    asd.add_argument(
+        "--teacher", type=Path, metavar="DIR", help="the trained teacher, for example weights/mini/teacher"
+    )
+    asd.add_argument("--without", choices=_ABLATIONS, help="an ablation: what is left out")
+    _add_motion(parts, "distill", _distill, "Distil a student (--weights) into an adapter of few steps and one branch.")
     _add_export(parts)
 
 
@@ -70,13 +82,36 @@ def _student(options: argparse.Namespace) -> None:
     _train(options, "student", partial(student_task, vae=options.vae, speech_ae=options.speech_ae))
 
 
+def _asd(options: argparse.Namespace) -> None:
+    from visavis.training.motion.asd_options import without
+    from visavis.training.motion.asd_setup import asd_task
+
+    def ablated(plan: "Plan") -> "Plan":
+        return without(plan, options.without) if options.without else plan
+
+    make_task = partial(asd_task, vae=options.vae, speech_ae=options.speech_ae, teacher=options.teacher)
+    _train(options, "asd", make_task, ablated)
+
+
+def _distill(options: argparse.Namespace) -> None:
+    from visavis.training.motion.distill_setup import distill_task
+
+    _train(options, "distill", partial(distill_task, vae=options.vae, speech_ae=options.speech_ae))
+
+
 def _export(options: argparse.Namespace) -> None:
+    from visavis.training.motion.distill_export import export_adapter
     from visavis.training.motion.export import export_motion, export_whole_model
     from visavis.training.plan import read_saved_plan
     from visavis.training.speech.export import export_speech_ae
     from visavis.training.video_vae_export import export_video_vae
 
-    exports = {"speech-ae": export_speech_ae, "vae": export_video_vae, **dict.fromkeys(_MOTION_TASKS, export_motion)}
+    exports = {
+        "speech-ae": export_speech_ae,
+        "vae": export_video_vae,
+        **dict.fromkeys(_MOTION_TASKS, export_motion),
+        "distill": export_adapter,
+    }
     task = read_saved_plan(options.run_folder).task
     if task not in exports:
         raise CommandError(f"{options.run_folder} is a training of {task!r}, which has nothing to export")
@@ -89,7 +124,12 @@ def _export(options: argparse.Namespace) -> None:
     print(f"wrote {options.out}")
 
 
-def _train(options: argparse.Namespace, task_name: str, make_task: Callable[..., object]) -> None:
+def _train(
+    options: argparse.Namespace,
+    task_name: str,
+    make_task: Callable[..., object],
+    adjusted: "Callable[[Plan], Plan]" = lambda plan: plan,
+) -> None:
     """The same for every part: the plan, the task that `make_task` makes of it, the loop."""
     import torch
 
@@ -98,7 +138,7 @@ def _train(options: argparse.Namespace, task_name: str, make_task: Callable[...,
     from visavis.training.progress_line import ProgressLine
     from visavis.training.task import Limits
 
-    plan = read_plan(options.config)
+    plan = adjusted(read_plan(options.config))
     if plan.task != task_name:
         raise CommandError(f"{options.config} is a plan for {plan.task!r}, not for {task_name!r}")
     if options.threads is not None:
@@ -115,12 +155,13 @@ def _add_motion(
     name: str,
     act: Callable[[argparse.Namespace], None],
     summary: str,
-) -> None:
+) -> argparse.ArgumentParser:
     parser = _add_training(parts, name, act, summary)
     parser.add_argument("--vae", type=Path, metavar="DIR", help="whose latents are learnt (default: the shipped one)")
     parser.add_argument(
         "--speech-ae", type=Path, metavar="DIR", help="to start from (default: as --weights, or shipped)"
     )
+    return parser
 
 
 def _add_training(

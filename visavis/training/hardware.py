@@ -20,6 +20,12 @@ def accelerator_for(device: str) -> Accelerator:
     return Accelerator(cpu=place.type == "cpu", mixed_precision="bf16" if fast else "no")
 
 
+def frozen_autocast(device: torch.device) -> torch.autocast:
+    """In which networks compute that stand beside the one that learns: as that one does (`accelerator_for`)."""
+    fast = resolve_dtype("auto", device) == torch.bfloat16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+
+
 def describe(accelerator: Accelerator) -> str:
     """The hardware in words, for logs and model cards."""
     if accelerator.device.type == "cuda":

@@ -101,13 +101,14 @@ def write_part(model: ModelMixin, out: Path, run: FinishedRun, card: ModelCard) 
     aside = out.with_name(out.name + ".partial")
     shutil.rmtree(aside, ignore_errors=True)
     placed(model, torch.device("cpu"), torch.bfloat16).save_pretrained(aside, safe_serialization=True)
-    (aside / "README.md").write_text(_card_text(run, card, parameters))
+    (aside / "README.md").write_text(card_text(run, card, parameters))
     if out.exists():
         shutil.rmtree(out)
     aside.rename(out)
 
 
-def _card_text(run: FinishedRun, card: ModelCard, parameters: float) -> str:
+def card_text(run: FinishedRun, card: ModelCard, parameters: float) -> str:
+    """The model card of a run, of `parameters` million parameters."""
     reached = {str(line["phase"]): (int(line["step"]), float(line["minutes"])) for line in run.evaluations}
     reached[run.phase] = (run.step, run.phase_minutes)
     phases = [
