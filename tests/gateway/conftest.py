@@ -10,10 +10,6 @@ from redis import Redis
 from visavis.runtime.embedded_redis import EmbeddedRedis
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes minutes, most of them waiting for downloads")
-
-
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[EmbeddedRedis]:
     with EmbeddedRedis() as server:
