@@ -67,7 +67,7 @@ def test_a_trained_transformer_is_fast_with_its_own_adapter_only(weights: Path) 
     transformer = load(sampling="standard").module
     with torch.no_grad():
         next(transformer.parameters()).add_(1.0)
-    transformer.save_pretrained(weights / "transformer")
+    transformer.save_pretrained(weights / "transformer")  # type: ignore[operator]
     with pytest.raises(ValueError, match="belongs to another transformer"):
         load()
     with pytest.raises(ValueError, match="standard, fast"):
