@@ -39,8 +39,8 @@ class CropPlace:
 
 
 # From the brows to the chin, ears left out: what the shot and the hair are must not say who it is.
-FACE: Final = CropPlace(down=0.45, side=2.5, pixels=72)
-MOUTH: Final = CropPlace(down=1.0, side=1.6, pixels=48)
+FACE: Final = CropPlace(down=0.45, side=2.0, pixels=72)
+MOUTH: Final = CropPlace(down=1.0, side=1.3, pixels=48)
 
 
 def ellipses_of(faces: Faces, size: int) -> Singles | None:
