@@ -69,6 +69,7 @@ def random_gaps(seed: int, frames: int = 97) -> np.ndarray:
 
 
 def _mesh(gap: float, eye: float) -> np.ndarray:
+    mesh: np.ndarray
     random = np.random.default_rng(0)
     mesh = random.uniform(*_FACE, size=(478, 2)) * SIZE
     mesh[10], mesh[152] = (0.5 * SIZE, _FACE[0] * SIZE), (0.5 * SIZE, _FACE[1] * SIZE)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -31,6 +32,7 @@ from visavis.evaluation.speech_loudness import loudness
 from visavis.evaluation.sync_net import SyncNet
 from visavis.evaluation.talk_controls import LoudnessMeasure, SilenceMeasure, SwapControl
 from visavis.evaluation.talk_measures import TalkMeasures
+from visavis.training.data.clips import Clip
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def judges() -> Judges:
 CLIPS = [coded_clip(index, random_gaps(index)) for index in range(4)]
 
 
-def _measured(judges: Judges, pairs: list[tuple], **more: object) -> dict[str, Measure]:
+def _measured(judges: Judges, pairs: list[tuple[Clip, np.ndarray]]) -> dict[str, Measure]:
     collected = TalkMeasures(judges, portraits_of(CLIPS, judges))
     for clip, made in pairs:
         collected.add(clip, made)
@@ -93,15 +95,15 @@ def test_late_lips_are_late_and_strange_lips_do_not_correlate(judges: Judges) ->
 def test_a_lag_has_fractions() -> None:
     times = np.arange(300)
 
-    def wave(delay: float) -> np.ndarray:
-        return np.sin((times - delay) / 4.3) + 0.7 * np.sin((times - delay) / 2.1 + 1)
+    def wave(delay: float) -> npt.NDArray[np.float64]:
+        return np.asarray(np.sin((times - delay) / 4.3) + 0.7 * np.sin((times - delay) / 2.1 + 1))
 
     for delay in (-7.0, 0.0, 0.3, 2.5, 3.0):
         assert lag_frames(wave(0), wave(delay)) == pytest.approx(delay, abs=0.1)
     with_gaps = wave(2)
     with_gaps[50:60] = np.nan
     assert lag_frames(wave(0), with_gaps) == pytest.approx(2, abs=0.1)
-    assert math.isnan(lag_frames(wave(0), 0 * times))
+    assert math.isnan(lag_frames(wave(0), np.zeros(300)))
 
 
 def test_blinks_are_counted() -> None:
@@ -146,7 +148,8 @@ def test_colours_are_those_of_cie_lab() -> None:
     colours = np.array([[255, 255, 255], [0, 0, 0], [255, 0, 0], [119, 119, 119]], dtype=np.uint8)
     lab = mean_lab(np.tile(colours[:, None, None], (1, 2, 2, 1)))
     # Of sRGB red: 53.24, 80.09, 67.20.
-    np.testing.assert_allclose(lab[[0, 1, 2]], [[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20]], atol=0.03)
+    expected = np.array([[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20]])
+    np.testing.assert_allclose(lab[:3], expected, atol=0.03)
     assert lab[3, 0] == pytest.approx(50.03, abs=0.05)
     assert colour_distance(lab[:1], lab[1]) == pytest.approx(100, abs=0.01)
     flat = np.full((1, 8, 8, 3), 9, dtype=np.uint8)

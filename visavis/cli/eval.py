@@ -4,10 +4,13 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visavis.cli.errors import CommandError
+from visavis.cli.eval_compare import add_compare_parts
+from visavis.cli.eval_talk import add_talk_parts
 
 if TYPE_CHECKING:
     from visavis.evaluation.report import Measure
@@ -46,6 +49,8 @@ def add_eval_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     latents.add_argument("--train-clips", type=int, default=96, metavar="N", help="it learns from (%(default)s)")
     speech_ae = _add(parts, "speech-ae", _speech_ae, "Measure a SpeechAE: explained variance, and a probe of the jaw.")
     speech_ae.add_argument("--cache", type=Path, metavar="DIR", help="Whisper's states (default: CLIPS.cache)")
+    add_talk_parts(partial(_add, parts))
+    add_compare_parts(parts)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -58,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
         from visavis.evaluation.errors import EvaluationError
         from visavis.evaluation.report import table, write_report
+        from visavis.training.data.footage.detectors import DetectorError
         from visavis.training.data.shards import ShardError
         from visavis.training.errors import TrainingError
         from visavis.training.speech.states_cache import StatesCacheError
@@ -71,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         for line in table(measures):
             print(line)
         write_report(options.json, options.part, measures, data, model)
-    except (EvaluationError, ShardError, StatesCacheError, TrainingError) as error:
+    except (DetectorError, EvaluationError, ShardError, StatesCacheError, TrainingError) as error:
         raise CommandError(str(error)) from error
     print(f"wrote {options.json}")
     return 0

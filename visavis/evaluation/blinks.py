@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visavis.contract import FRAME_RATE
-from visavis.evaluation.estimate import Estimate, Rows, estimate
+from visavis.evaluation.estimate import Estimate, Rows, estimate, ratio_of_sums
 from visavis.training.data.footage.detectors import Faces
 
 # MediaPipe's points: middles of upper and lower lid, inner and outer corner; right eye, left eye.
@@ -45,6 +45,4 @@ def blinks_per_minute(clips: Sequence[tuple[int, int]]) -> Estimate:
 
 
 def _rate(rows: Rows) -> Rows:
-    blinks, frames = (rows[..., column].sum(axis=-1) for column in range(2))
-    rate: Rows = blinks / (frames / (60 * FRAME_RATE))
-    return rate
+    return 60 * FRAME_RATE * ratio_of_sums(rows)

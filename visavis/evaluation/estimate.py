@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -39,3 +40,14 @@ def estimate(rows_NK: Sequence[Sequence[float]], statistic: Callable[[Rows], Any
     drawn = np.random.default_rng(0).integers(len(rows), size=(_RESAMPLES, len(rows)))
     low, high = np.percentile(statistic(rows[drawn]), [_OUTSIDE_PERCENT, 100 - _OUTSIDE_PERCENT])
     return Estimate(float(statistic(rows)), float(low), float(high), len(rows))
+
+
+def ratio_of_sums(rows: Rows) -> Rows:
+    """The clips' first numbers over their second ones, [..., N, 2] -> [...]; NaN where these add up to nothing."""
+    numerator, denominator = (rows[..., column].sum(axis=-1) for column in range(2))
+    return np.where(denominator != 0, numerator / np.where(denominator != 0, denominator, 1.0), np.nan)
+
+
+def defined(found: Estimate) -> Estimate | None:
+    """None where value or interval is no number: something was divided by nothing."""
+    return found if all(map(math.isfinite, astuple(found))) else None

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from visavis.contract import CHUNK_SAMPLES, CHUNK_SECONDS
 from visavis.evaluation.colour import colour_distance
 from visavis.evaluation.errors import EvaluationError
-from visavis.evaluation.estimate import Estimate, Rows, estimate, mean_over_clips
+from visavis.evaluation.estimate import Estimate, Rows, defined, estimate, mean_over_clips, ratio_of_sums
 from visavis.evaluation.judges import Judges, SeenClip, look
 from visavis.evaluation.lip_motion import lip_gap, moments_at_lag
 from visavis.evaluation.portraits import Portraits
@@ -105,13 +105,18 @@ class StreamMeasures:
         if not self._detail:
             raise EvaluationError("no session was streamed")
         why = self.judges.why_no_faces if self.judges.faces is None else "no face was found"
+        still = "the lips of the first utterance do not follow" if self._lips else why
         no_embedder = self.judges.why_no_embedder if self.judges.embedder is None else why
         return [
-            _kept("stream_identity_ratio", _estimate(self._identity, _ratio), no_embedder),
-            _kept("stream_lip_gap_correlation_ratio", _estimate(self._lips, _correlation_ratio), why),
+            _kept("stream_identity_ratio", _estimate(self._identity, ratio_of_sums), no_embedder),
+            _kept("stream_lip_gap_correlation_ratio", _estimate(self._lips, _correlation_ratio), still),
             Measure("stream_lip_gap_correlation_first", _estimate(self._lips, _first_correlation), why_not=why),
             Measure("stream_lip_gap_correlation_last", _estimate(self._lips, _last_correlation), why_not=why),
-            _kept("stream_sharpness_ratio", estimate(self._detail, _ratio), ""),
+            _kept(
+                "stream_sharpness_ratio",
+                defined(estimate(self._detail, ratio_of_sums)),
+                "the first utterance is all flat",
+            ),
             Measure("stream_colour_change", mean_over_clips(self._colour_changes), highest=SHARE_BAR),
             Measure("stream_colour_difference", mean_over_clips(self._colour_differences)),
         ]
@@ -138,12 +143,7 @@ def _kept(name: str, value: Estimate | None, why_not: str) -> Measure:
 
 
 def _estimate(rows: Sequence[tuple[float, ...]], statistic: Any) -> Estimate | None:
-    return estimate(rows, statistic) if rows else None
-
-
-def _ratio(rows: Rows) -> Rows:
-    ratio: Rows = rows[..., 0].sum(axis=-1) / rows[..., 1].sum(axis=-1)
-    return ratio
+    return defined(estimate(rows, statistic)) if rows else None
 
 
 def _last_correlation(rows: Rows) -> Rows:
@@ -155,8 +155,8 @@ def _first_correlation(rows: Rows) -> Rows:
 
 
 def _correlation_ratio(rows: Rows) -> Rows:
-    ratio: Rows = _last_correlation(rows) / _first_correlation(rows)
-    return ratio
+    last, first = _last_correlation(rows), _first_correlation(rows)
+    return np.where(first != 0, last / np.where(first != 0, first, 1.0), np.nan)
 
 
 def _correlation(rows: Rows) -> Rows:

@@ -43,7 +43,7 @@ def write_report(
     """Writes JSON. Raises EvaluationError when the disk refuses."""
     content = {
         "part": part,
-        "measures": {measure.name: _as_json(measure) for measure in measures},
+        "measures": measures_as_json(measures),
         "data": data,
         "model": model,
         "surroundings": asdict(surroundings()),
@@ -55,6 +55,11 @@ def write_report(
         partial.replace(path)
     except OSError as error:
         raise EvaluationError(f"cannot write {path}: {error.strerror}") from error
+
+
+def measures_as_json(measures: Sequence[Measure]) -> dict[str, dict[str, Any]]:
+    """By name: value, interval, bar and whether it is met; or why there is no value."""
+    return {measure.name: _as_json(measure) for measure in measures}
 
 
 def table(measures: Sequence[Measure]) -> Iterator[str]:

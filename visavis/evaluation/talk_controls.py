@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from visavis.evaluation.estimate import Estimate, Rows, estimate, mean_over_clips
+from visavis.evaluation.estimate import Estimate, estimate, mean_over_clips, ratio_of_sums
 from visavis.evaluation.face_points import SignalMoments, correlation
 from visavis.evaluation.judges import Judges, look
 from visavis.evaluation.lip_motion import Signal, lag_frames, lip_gap, moments_at_lag
@@ -156,9 +156,4 @@ class LoudnessMeasure:
 
 def _share(counts: list[tuple[int, int]]) -> Estimate | None:
     seen = [(shut, frames) for shut, frames in counts if frames]
-    return estimate(seen, _ratio) if seen else None
-
-
-def _ratio(rows: Rows) -> Rows:
-    ratio: Rows = rows[..., 0].sum(axis=-1) / rows[..., 1].sum(axis=-1)
-    return ratio
+    return estimate(seen, ratio_of_sums) if seen else None

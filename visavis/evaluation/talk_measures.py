@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from visavis.evaluation.blinks import blinks_per_minute, count_blinks, eye_openi
 from visavis.evaluation.boundary_jerk import boundary_jerk
 from visavis.evaluation.colour import colour_distance
 from visavis.evaluation.errors import EvaluationError
-from visavis.evaluation.estimate import Estimate, Rows, estimate, mean_over_clips
+from visavis.evaluation.estimate import Estimate, defined, estimate, mean_over_clips, ratio_of_sums
 from visavis.evaluation.face_points import SignalMoments, correlation, landmark_error
 from visavis.evaluation.frechet import fit_gaussian, frechet_distance
 from visavis.evaluation.judges import Judges, SeenClip, look
@@ -40,6 +40,7 @@ CORRELATION_BAR: Final = 0.8
 LAG_BAR: Final = 0.5
 OWN_PORTRAIT_BAR: Final = 0.95
 _NO_FACE: Final = "no face was found"
+_STILL: Final = "no face moved across a border and elsewhere"
 _NOTHING_MOVED: Final = "nobody moved the lips"
 
 Pictures = npt.NDArray[np.uint8]
@@ -95,7 +96,7 @@ class TalkMeasures:
             *self._lips(),
             *self._identity(),
             *self._borders(),
-            Measure("sharpness_ratio", estimate(self._detail, _ratio)),
+            Measure("sharpness_ratio", defined(estimate(self._detail, ratio_of_sums)), why_not="the truth is all flat"),
             Measure("colour_shift", mean_over_clips(self._colour_shifts)),
             Measure("colour_drift", mean_over_clips(self._colour_drifts)),
             *self._sync_measures(),
@@ -141,7 +142,7 @@ class TalkMeasures:
         for faces, blinks in ((made.faces, self._blinks), (truth.faces, self._true_blinks)):
             blinks.append((count_blinks(eye_opening(faces)), len(faces.found_F)))
         jerks = boundary_jerk(truth.faces), boundary_jerk(made.faces)
-        if jerks[0] is not None and jerks[1] is not None:
+        if jerks[0] is not None and jerks[1] is not None and min(astuple(jerks[0])) > 0:
             self._jerks.append((jerks[0], jerks[1]))
 
     def _add_identity(self, clip: Clip, truth: SeenClip, made: SeenClip) -> None:
@@ -216,12 +217,11 @@ class TalkMeasures:
         return frechet_distance(truth, made)
 
     def _borders(self) -> list[Measure]:
-        why = self.judges.why_no_faces if self.judges.faces is None else _NO_FACE
-        jerk = seam(*zip(*self._jerks, strict=True)) if self._jerks else None
-        return [
-            Measure("boundary_jerk", jerk, why_not=why),
-            Measure("seam_ratio", seam(*zip(*self._changes, strict=True))),
-        ]
+        why = self.judges.why_no_faces if self.judges.faces is None else _STILL
+        jerk = defined(seam(*zip(*self._jerks, strict=True))) if self._jerks else None
+        moving = [pair for pair in self._changes if min(astuple(pair[0])) > 0]
+        edge = defined(seam(*zip(*moving, strict=True))) if moving else None
+        return [Measure("boundary_jerk", jerk, why_not=why), Measure("seam_ratio", edge, why_not=_STILL)]
 
     def _sync_measures(self) -> list[Measure]:
         why = self.judges.why_no_sync_net if self.judges.sync_net is None else _NO_FACE
@@ -240,8 +240,3 @@ class TalkMeasures:
     @staticmethod
     def _mean(values: Sequence[float]) -> Estimate | None:
         return mean_over_clips(values) if values else None
-
-
-def _ratio(rows: Rows) -> Rows:
-    ratio: Rows = rows[..., 0].sum(axis=-1) / rows[..., 1].sum(axis=-1)
-    return ratio

@@ -47,12 +47,15 @@ class Studio:
 
     def render(self, index: int) -> Clip:
         """Clip `index`. Raises AssetError or VoiceError."""
-        plan = plan_clip(self._settings.seed, index, self._voices)
+        return self.film(plan_clip(self._settings.seed, index, self._voices))
+
+    def film(self, plan: ClipPlan) -> Clip:
+        """The clip of any plan. Raises AssetError or VoiceError."""
         person = draw_person(plan.identity, self._wardrobe)
         shot = draw_shot((plan.seed, plan.index))
         take = perform(plan, self._voices, self._speaker, self._settings.frames, person.eye_width)
         renderer = PersonRenderer(person, shot, self._wardrobe, self._body, self._settings.size)
-        frames_FHW3, ellipses_FE4 = self._film(renderer, take)
+        frames_FHW3, ellipses_FE4 = self._pictures(renderer, take)
         return Clip(
             key=plan.key,
             frames_FHW3=frames_FHW3,
@@ -65,7 +68,7 @@ class Studio:
             record={"format": FORMAT, "plan": asdict(plan), "person": asdict(person), "shot": asdict(shot)},
         )
 
-    def _film(self, renderer: PersonRenderer, take: Take) -> tuple[np.ndarray, np.ndarray]:
+    def _pictures(self, renderer: PersonRenderer, take: Take) -> tuple[np.ndarray, np.ndarray]:
         pictures, ellipses = [], []
         head = take.head
         for number, points_V3 in enumerate(renderer.pose(take.curves)):
