@@ -24,6 +24,8 @@ def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     parts = parser.add_subparsers(title="parts", metavar="PART", required=True)
     _add_training(parts, "vae", _vae, "Train the video VAE on a data set of `visavis data render`.")
     _add_training(parts, "speech-ae", _speech_ae, "Train the SpeechAE on the speech of a data set, and on more speech.")
+    _add_training(parts, "sync-net", _sync_net, "Train the network that judges lips (docs/evaluation.md).")
+    _add_training(parts, "face-embedder", _face_embedder, "Train the network that judges identity.")
     _add_motion(parts, "teacher", _teacher, "Train the non-streaming teacher: a transformer that sees whole clips.")
     _add_motion(parts, "student", _student, "Train the streaming student, from a teacher's weights.")
     asd = _add_motion(parts, "asd", _asd, "Go on with a student (--weights) under its teacher's guidance.")
@@ -70,6 +72,18 @@ def _speech_ae(options: argparse.Namespace) -> None:
     _train(options, "speech-ae", speech_ae_task)
 
 
+def _sync_net(options: argparse.Namespace) -> None:
+    from visavis.evaluation.sync_net_training import sync_net_task
+
+    _train(options, "sync-net", sync_net_task)
+
+
+def _face_embedder(options: argparse.Namespace) -> None:
+    from visavis.evaluation.face_embedder_training import face_embedder_task
+
+    _train(options, "face-embedder", face_embedder_task)
+
+
 def _teacher(options: argparse.Namespace) -> None:
     from visavis.training.motion.setup import teacher_task
 
@@ -100,6 +114,8 @@ def _distill(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from visavis.evaluation.face_embedder_training import export_face_embedder
+    from visavis.evaluation.sync_net_training import export_sync_net
     from visavis.training.motion.distill_export import export_adapter
     from visavis.training.motion.export import export_motion, export_whole_model
     from visavis.training.plan import read_saved_plan
@@ -109,6 +125,8 @@ def _export(options: argparse.Namespace) -> None:
     exports = {
         "speech-ae": export_speech_ae,
         "vae": export_video_vae,
+        "sync-net": export_sync_net,
+        "face-embedder": export_face_embedder,
         **dict.fromkeys(_MOTION_TASKS, export_motion),
         "distill": export_adapter,
     }
