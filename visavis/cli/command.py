@@ -24,6 +24,13 @@ def add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="mini", metavar="NAME", help="preset or model folder (%(default)s)")
 
 
+def add_sampling(parser: argparse.ArgumentParser, default: str) -> None:
+    """`--sampling`; `default` says in words what happens without."""
+    parser.add_argument(
+        "--sampling", choices=("standard", "fast"), help=f"all steps, guided, or few, distilled (default: {default})"
+    )
+
+
 def add_portrait_and_speech(parser: argparse.ArgumentParser) -> None:
     """The two files to render from and the one to write."""
     parser.add_argument("--portrait", type=Path, required=True, metavar="FILE", help="JPEG or PNG, cropped to a square")

@@ -23,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
             codec=options.codec,
             fast=options.fast,
             seed=options.seed,
+            sampling=options.sampling,
         )
     except MediaError as error:
         raise CommandError(str(error)) from error

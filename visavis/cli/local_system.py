@@ -57,16 +57,21 @@ class LocalSystem:
         return self.addresses["gateway"]
 
 
-def default_settings(model: str) -> SystemSettings:
-    """Embedded Valkey, free ports, temporary folder."""
+def default_settings(model: str, sampling: str | None = None) -> SystemSettings:
+    """Embedded Valkey, free ports, temporary folder; `sampling`: standard or fast, None as the environment says."""
     return SystemSettings(
         model=model,
         redis_url=None,
         run_folder=None,
         gateway_address="127.0.0.1:0",
-        environment={},
+        environment=sampling_environment(sampling),
         service_environment={},
     )
+
+
+def sampling_environment(sampling: str | None) -> dict[str, str]:
+    """What makes a system's generator sample so."""
+    return {} if sampling is None else {"VISAVIS_SAMPLING": sampling}
 
 
 @contextmanager

@@ -14,7 +14,14 @@ from types import FrameType
 from typing import Final
 
 from visavis.cli.bench import add_bench_commands
-from visavis.cli.command import add_command, add_consent, add_portrait_and_speech, add_preset, add_tls_files
+from visavis.cli.command import (
+    add_command,
+    add_consent,
+    add_portrait_and_speech,
+    add_preset,
+    add_sampling,
+    add_tls_files,
+)
 from visavis.cli.data import add_data_commands
 from visavis.cli.errors import CommandError
 from visavis.cli.eval import add_eval_commands
@@ -142,6 +149,7 @@ def _add_up(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument("--redis-url", metavar="URL", help="use this Redis instead of an embedded Valkey")
     parser.add_argument("--run-folder", type=Path, metavar="DIR", help="keep outputs and logs here")
     add_preset(parser)
+    add_sampling(parser, "VISAVIS_SAMPLING, else standard")
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -202,6 +210,7 @@ def _add_health(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_rendering(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fast", action="store_true", help="send the speech at once instead of in real time")
+    add_sampling(parser, "as the server likes")
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same speech: same pictures")
     parser.add_argument(
         "--codec",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from visavis.bench.measured_session import SessionMeasurement, measure_session
 from visavis.cli.output_file import unfinished_file
@@ -33,6 +33,8 @@ class RenderJob:
     codec: str
     fast: bool
     seed: int | None
+    # None: as the server likes.
+    sampling: Literal["standard", "fast"] | None
 
 
 async def render(
@@ -71,6 +73,7 @@ async def _render_avatar(
         seed=job.seed,
         idle="pause",
         starvation="wait",
+        sampling=job.sampling or "server",
     )
     # One thread of its own, so that encoding the file never holds up the stream.
     with unfinished_file(job.output) as unfinished, ThreadPoolExecutor(max_workers=1) as encoding:

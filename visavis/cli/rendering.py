@@ -25,7 +25,7 @@ def render_with_own_system(preset: str, job: RenderJob) -> SessionMeasurement:
     console = Console()
     # A line that vanishes: the first one that stays says whether the weights are random.
     status = console.status("starting")
-    with status, local_system(default_settings(preset), status.update) as system:
+    with status, local_system(default_settings(preset, job.sampling), status.update) as system:
         status.stop()
         measurement = asyncio.run(_render_watched(system, job, console))
         status.update("stopping")

@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from visavis.cli.local_system import SystemSettings, local_system
+from visavis.cli.local_system import SystemSettings, local_system, sampling_environment
 
 _WATCH_SECONDS = 0.2
 
@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> int:
         redis_url=options.redis_url,
         run_folder=options.run_folder,
         gateway_address=options.listen,
-        environment={},
+        environment=sampling_environment(options.sampling),
         service_environment={},
     )
     with local_system(settings, lambda line: print(line, flush=True)) as system:
