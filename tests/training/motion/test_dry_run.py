@@ -16,6 +16,8 @@ from visavis.training.motion.dry_run import DryRun, dry_run
 from visavis.training.motion.live_memory import LiveMemory
 from visavis.training.motion.weights import new_transformer
 
+pytestmark = pytest.mark.timeout(600)
+
 
 def _counted(folder: Path, task: str, *, checkpointing: bool = False) -> DryRun:
     (phase,) = dry_run(make_plan(folder, task, checkpointing=checkpointing))

@@ -30,6 +30,9 @@ from visavis.training.plan import Plan
 from visavis.training.task import Limits
 from visavis.training.video_vae_task import as_video
 
+# Beside a training on the same cores everything takes ten times as long.
+pytestmark = pytest.mark.timeout(600)
+
 
 def _command(world: World, task: str, folder: Path, *more: str) -> list[str]:
     plan = write_plan(folder / f"{task}.toml", task)
@@ -61,10 +64,10 @@ def _losses(plan: Plan, world: World, run: Path, *limits: int) -> list[float]:
 
 @pytest.mark.parametrize("kind", ["teacher", "student"])
 def test_a_stopped_training_gives_the_same_curve(world: World, tmp_path: Path, kind: str) -> None:
-    plan = make_plan(tmp_path, kind)
-    whole = _losses(plan, world, tmp_path / "whole", 6)
-    assert len(whole) == 6
-    assert _losses(plan, world, tmp_path / "parts", 2, 4) == whole
+    plan = make_plan(tmp_path, kind, steps=4)
+    whole = _losses(plan, world, tmp_path / "whole", 4)
+    assert len(whole) == 4
+    assert _losses(plan, world, tmp_path / "parts", 1, 3) == whole
 
 
 @pytest.mark.parametrize("kind", ["teacher", "student"])
