@@ -34,6 +34,7 @@ def add_train_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     )
     asd.add_argument("--without", choices=_ABLATIONS, help="an ablation: what is left out")
     _add_motion(parts, "distill", _distill, "Distil a student (--weights) into an adapter of few steps and one branch.")
+    _add_dry_run(parts)
     _add_export(parts)
 
 
@@ -111,6 +112,22 @@ def _distill(options: argparse.Namespace) -> None:
     from visavis.training.motion.distill_setup import distill_task
 
     _train(options, "distill", partial(distill_task, vae=options.vae, speech_ae=options.speech_ae))
+
+
+def _dry_run(options: argparse.Namespace) -> None:
+    from visavis.training.motion.dry_run import dry_run
+    from visavis.training.plan import read_plan
+
+    for phase in dry_run(read_plan(options.config)):
+        print(f"{phase.phase}: {phase.parameters / 1e6:,.1f} million parameters learn")
+        print(f"  memory of each process at the peak: {phase.peak_gib:.2f} GiB")
+        for kind, size in sorted(phase.peak_bytes.items(), key=lambda part: -part[1]):
+            print(f"    {kind:<13} {size / 2**30:8.2f}")
+        seconds = phase.operations_a_sample / (1e12 * options.tflops)
+        print(
+            f"  {phase.operations_a_sample / 1e12:,.2f} TFLOP a sample: {seconds:.3f} s at {options.tflops:g} TFLOP/s"
+        )
+        print(f"  {3600 / seconds:,.0f} samples an hour and GPU; {phase.samples_a_step} a step of each process")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -207,6 +224,20 @@ def _add_training(
     return parser
 
 
+def _add_dry_run(parts: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = parts.add_parser(
+        "dry-run",
+        help="Count memory and work of a teacher's or student's plan.",
+        description="Count memory and work of a teacher's or student's plan at its real shapes; nothing is computed.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(module=_MODULE, act=_dry_run)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="plan, for example in configs/train")
+    parser.add_argument(
+        "--tflops", type=float, default=125.0, metavar="N", help="that the GPU reaches (%(default)g: 40 %% of an A100)"
+    )
+
+
 def _add_export(parts: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = parts.add_parser(
         "export",
@@ -217,7 +248,10 @@ def _add_export(parts: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.set_defaults(module=_MODULE, act=_export)
     parser.add_argument("run_folder", type=Path, metavar="RUN_DIR")
     parser.add_argument(
-        "out", type=Path, metavar="OUT_DIR", help="for example weights/mini/vae; of a transformer weights/mini"
+        "out",
+        type=Path,
+        metavar="OUT_DIR",
+        help="for example weights/mini/vae; of a transformer weights/mini; of a distillation weights/mini/fast",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what the run was trained on")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="decoded data (default: DATA.cache beside --data)")
