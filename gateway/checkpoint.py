@@ -30,7 +30,9 @@ from visavis.v1.talking_head_pb2 import SessionConfig
 
 STATE = "session"
 CONFIG = "config"
-VERSION: Final = 1
+VERSION: Final = 2
+# For gateways that know one way of sampling only: they would go on with any other session at any generator.
+_OF_STANDARD_SAMPLING: Final = 1
 # More than any history; a state that speaks of more is none of ours.
 _MOST_CHUNKS: Final = 1024
 _SAMPLES_BYTES: Final = 4 * CHUNK_SAMPLES
@@ -66,7 +68,7 @@ class Checkpoint:
 def checkpoint_state(checkpoint: Checkpoint) -> bytes:
     """Everything but the config and the chunks themselves."""
     state = {
-        "version": VERSION,
+        "version": _OF_STANDARD_SAMPLING if checkpoint.sampling == STANDARD else VERSION,
         "avatar_id": checkpoint.config.avatar_id,
         "epoch": checkpoint.epoch,
         "epoch_border": checkpoint.epoch_border,

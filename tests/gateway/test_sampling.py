@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from gateway.checkpoint import Checkpoint, checkpoint_state, read_checkpoint
+from gateway.input_position import InputPosition
 from gateway.placement import GENERATOR, STAGES, fitting_instances, place_session
 from gateway.sampling import SamplingWish
 from tests.gateway.gateway_harness import GatewayUnderTest, one_of_each, running_gateway
@@ -19,7 +22,7 @@ from visavis.runtime.errors import InvalidInput, ModelMismatch, StageUnavailable
 from visavis.runtime.registry import StageInstance
 from visavis.v1 import generator_pb2
 from visavis.v1.generator_pb2 import SamplingPreset
-from visavis.v1.talking_head_pb2 import GetServerInfoRequest, TalkRequest
+from visavis.v1.talking_head_pb2 import GetServerInfoRequest, SessionConfig, TalkRequest
 
 ANY, STANDARD, FAST = (
     generator_pb2.SAMPLING_PRESET_UNSPECIFIED,
@@ -90,6 +93,28 @@ def test_what_nobody_serves_is_missing_for_a_while_or_for_good() -> None:
         place_session(only_standard, "model", sampling=SamplingWish(FAST, ""))
     with pytest.raises(StageUnavailable, match="generator"):
         place_session(only_standard, "model", sampling=SamplingWish(FAST, "fast:1"))
+
+
+@pytest.mark.parametrize(("sampling", "readable_by"), [("standard", 1), ("fast:1", 2)])
+def test_gateways_that_know_one_way_of_sampling_leave_other_sessions_alone(sampling: str, readable_by: int) -> None:
+    checkpoint = Checkpoint(
+        config=SessionConfig(avatar_id="a", seed=7),
+        epoch=1,
+        epoch_border=0,
+        epoch_position=InputPosition(0, 0),
+        last_written=0,
+        chunks_written=0,
+        frames_written=0,
+        started_unix_seconds=0.0,
+        gateway_id="g",
+        generator_id="0",
+        sampling=sampling,
+        replay_chunks={},
+        chunks=(),
+    )
+    state = checkpoint_state(checkpoint)
+    assert json.loads(state)["version"] == readable_by
+    assert read_checkpoint(state, checkpoint.config.SerializeToString(), {}) == checkpoint
 
 
 @asynccontextmanager
