@@ -73,7 +73,7 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
     ship(folder, "vae")
     path = folder / "vae" / "config.json"
     config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "latent_channels": 32, "norm_groups": 2}))
-    with pytest.raises(ValueError, match=r"another network.*latent_channels, norm_groups differ"):
+    path.write_text(json.dumps({**config, "latent_channels": 32, "width": 2}))
+    with pytest.raises(ValueError, match=r"another network.*width, latent_channels differ"):
         load_part("tiny", "vae", "cpu", "float32")
     load_part("tiny", "transformer", "cpu", "float32")

@@ -1,13 +1,14 @@
 """The video VAE of the presets `mini` and `tiny`: 32 x 32 x 8 pixels a token, 128 channels, causal on both sides.
 
-The principle is LTX-Video's (REST, section 3.2); the network is our own and made for two CPU cores: most of the work
-is done at few time steps and low resolution, and each temporal stage comes as late as its spatial partner allows.
+The principle is LTX-Video's (REST, section 3.2); the network is our own and made for two CPU cores. A cell of 32 x 32
+pixels of one frame becomes a few hundred components at once, eight frames of a cell one token, and all depth works on
+these tokens: an eighth of the operations of convolutions at the resolution of pictures. The straight way through, with
+what the blocks add left out, is a linear autoencoder, and training starts as the best one (training/linear_start.py).
 
-Legend: B batch, T latent frames, F video frames, H W rows and columns, C channels.
+Legend: B batch, T latent frames, F video frames, H W rows and columns, C channels, K components of a cell.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -17,109 +18,110 @@ from torch import Tensor, nn
 from visavis.models.stream_memory import StreamMemory
 from visavis.models.video_autoencoder import LOG_VARIANCE_RANGE, VideoAutoencoder
 from visavis.models.video_stream import DecoderState
-from visavis.models.video_vae_blocks import (
-    SpatialBlock,
-    SpatialBlocks,
-    SpatialUpsampling,
-    TemporalBlock,
-    TemporalDownsampling,
-    TemporalUpsampling,
-    frames_of,
-    keep_scale,
-    steps_of,
-)
+from visavis.models.video_vae_blocks import CellBlock, CellBlocks, Detail, pictures_of, steps_of
 
-PATCH = 4
-SPATIAL_RATIO = 32
-TEMPORAL_RATIO = 8
+CELL = 32
+CELL_VALUES = 3 * CELL**2
+FRAMES = 8
 # An untrained posterior has a standard deviation of 0.05: training starts as a plain autoencoder.
 INITIAL_LOG_VARIANCE = -6.0
 
 
-class Stage(nn.Module):
-    """Blocks at one resolution: the spatial ones frame by frame, then one over time."""
+class ForKind(nn.Module):
+    """Two linear layers: one for a clip's first step, which is one frame, one for all others, which are eight."""
 
-    def __init__(self, channels: int, spatial_blocks: int, norm_groups: int) -> None:
+    def __init__(self, first: nn.Linear, other: nn.Linear) -> None:
         super().__init__()
-        self.spatial = SpatialBlocks(channels, spatial_blocks, norm_groups)
-        self.temporal = TemporalBlock(channels, norm_groups)
+        self.first = first
+        self.other = other
 
-    def forward(self, steps_BTHWC: Tensor, memory: StreamMemory) -> Tensor:
-        mixed = steps_of(self.spatial(frames_of(steps_BTHWC)), steps_BTHWC.shape[0])
-        updated: Tensor = self.temporal(mixed, memory)
-        return updated
+    def forward(self, first: Tensor | None, other: Tensor) -> Tensor:
+        """Joins both along time; the first step is None where a stream goes on."""
+        return self.other(other) if first is None else torch.cat([self.first(first), self.other(other)], dim=1)
+
+
+def split_kinds(steps_BTHWC: Tensor, memory: StreamMemory) -> tuple[Tensor | None, Tensor]:
+    """The clip's first step, if it is here, and the others."""
+    return (steps_BTHWC[:, :1], steps_BTHWC[:, 1:]) if memory.starts_clip else (None, steps_BTHWC)
 
 
 class VideoEncoder(nn.Module):
     """Pictures [B, F, 3, H, W] -> moments [B, T, H/32, W/32, 2 C]: mean, then log-variance."""
 
-    def __init__(self, widths: Sequence[int], blocks: Sequence[int], latent_channels: int, norm_groups: int) -> None:
+    def __init__(self, width: int, blocks: int, expansion: int, components: int, latent_channels: int) -> None:
         super().__init__()
-        self.conv_in = keep_scale(nn.Conv2d(3 * PATCH**2, widths[0], 3, padding=1))
-        self.first_spatial = SpatialBlocks(widths[0], blocks[0], norm_groups)
-        self.downsampling = nn.ModuleList(
-            keep_scale(nn.Conv2d(fine, coarse, 3, stride=2, padding=1)) for fine, coarse in pairwise(widths)
-        )
-        self.stages = nn.ModuleList(
-            Stage(width, count, norm_groups) for width, count in zip(widths[1:], blocks[1:], strict=True)
-        )
-        self.temporal_downsampling = nn.ModuleList(TemporalDownsampling(width) for width in widths[1:])
-        self.conv_out = keep_scale(nn.Conv2d(widths[-1], 2 * latent_channels, 1))
-        assert self.conv_out.bias is not None
-        with torch.no_grad():
-            self.conv_out.weight[latent_channels:] = 0.0
-            self.conv_out.bias[latent_channels:] = INITIAL_LOG_VARIANCE
+        self.cells_in = _keeping_scale(CELL_VALUES, components)
+        self.steps_in = ForKind(_keeping_scale(components, width), _keeping_scale(FRAMES * components, width))
+        self.blocks = CellBlocks(width, blocks, expansion)
+        self.out = ForKind(_keeping_scale(width, 2 * latent_channels), _keeping_scale(width, 2 * latent_channels))
+        for layer in (self.out.first, self.out.other):
+            nn.init.zeros_(layer.weight[latent_channels:])
+            nn.init.constant_(layer.bias[latent_channels:], INITIAL_LOG_VARIANCE)
 
     def forward(self, video_BF3HW: Tensor, memory: StreamMemory) -> Tensor:
-        batch_size = video_BF3HW.shape[0]
-        patches = F.pixel_unshuffle(video_BF3HW.flatten(0, 1), PATCH).contiguous(memory_format=torch.channels_last)
-        steps = steps_of(self.first_spatial(self.conv_in(patches)), batch_size)
-        for downsampling, stage, halving in zip(
-            self.downsampling, self.stages, self.temporal_downsampling, strict=True
-        ):
-            steps = steps_of(downsampling(frames_of(steps)), batch_size)
-            steps = halving(stage(steps, memory), memory)
-        return steps_of(self.conv_out(frames_of(steps)), batch_size)
+        cells = F.pixel_unshuffle(video_BF3HW.flatten(0, 1), CELL)
+        tokens = self.tokens(self.cells_in(steps_of(cells, len(video_BF3HW))), memory)
+        return self.moments(self.blocks(tokens, memory), memory)
+
+    def tokens(self, components_BFHWK: Tensor, memory: StreamMemory) -> Tensor:
+        """Components of cells -> tokens [B, T, H, W, width], one of the first frame and one of each eight others."""
+        first, others = split_kinds(components_BFHWK, memory)
+        tokens: Tensor = self.steps_in(first, _frames_as_channels(others))
+        return tokens
+
+    def moments(self, tokens_BTHWC: Tensor, memory: StreamMemory) -> Tensor:
+        """Mean and log-variance of the latents, one behind the other."""
+        moments: Tensor = self.out(*split_kinds(tokens_BTHWC, memory))
+        return moments
 
 
 class VideoDecoder(nn.Module):
     """Latents [B, T, H/32, W/32, C] -> pictures [B, F, 3, H, W], not clamped."""
 
-    def __init__(self, widths: Sequence[int], blocks: Sequence[int], latent_channels: int, norm_groups: int) -> None:
+    # A latent is read with its neighbours and with the one before.
+    READ_SIDE = 3
+    READ_STEPS = 2
+
+    def __init__(
+        self, width: int, blocks: int, expansion: int, components: int, latent_channels: int, detail: tuple[int, int]
+    ) -> None:
         super().__init__()
-        finest, coarse_to_fine = widths[0], list(reversed(widths))
-        self.conv_in = keep_scale(nn.Conv2d(latent_channels, coarse_to_fine[0], 1))
-        self.stages = nn.ModuleList(
-            Stage(width, count, norm_groups)
-            for width, count in zip(coarse_to_fine[:-1], list(reversed(blocks))[:-1], strict=True)
-        )
-        self.temporal_upsampling = nn.ModuleList(TemporalUpsampling(width) for width in coarse_to_fine[:-1])
-        self.upsampling = nn.ModuleList(SpatialUpsampling(coarse, fine) for coarse, fine in pairwise(coarse_to_fine))
-        self.last_spatial = SpatialBlocks(finest, blocks[0], norm_groups)
-        self.conv_hidden = keep_scale(nn.Conv2d(finest, 3 * PATCH**2, 3, padding=1))
-        self.conv_out = nn.Conv2d(3 * PATCH**2, 3 * PATCH**2, 3, padding=1)
-        # A straight way from latents to pixels, which can start as the best linear one; the rest adds to it.
-        self.conv_straight = nn.Conv2d(finest, 3 * PATCH**2, 1)
+        values = latent_channels * self.READ_STEPS * self.READ_SIDE**2
+        self.read = ForKind(_keeping_scale(values, width), _keeping_scale(values, width))
+        self.blocks = CellBlocks(width, blocks, expansion)
+        self.cells_out = ForKind(_keeping_scale(width, components), _keeping_scale(width, FRAMES * components))
+        self.pictures_out = _keeping_scale(components, CELL_VALUES)
+        halves = 4 * detail[0]
+        self.detail_in = ForKind(nn.Linear(width, halves), nn.Linear(width, FRAMES * halves))
+        self.detail = Detail(*detail)
 
     def forward(self, latents_BTHWC: Tensor, memory: StreamMemory) -> Tensor:
-        batch_size = latents_BTHWC.shape[0]
-        steps = steps_of(self.conv_in(frames_of(latents_BTHWC)), batch_size)
-        for stage, doubling, upsampling in zip(self.stages, self.temporal_upsampling, self.upsampling, strict=True):
-            steps = doubling(stage(steps, memory), memory)
-            steps = steps_of(upsampling(frames_of(steps)), batch_size)
-        frames = self.last_spatial(frames_of(steps))
-        # No normalisation before the output: it takes contrast away (after 120 steps 10.2 dB with it, 13.6 without).
-        patches = self.conv_straight(frames) + self.conv_out(F.silu(self.conv_hidden(F.silu(frames))))
-        pictures: Tensor = F.pixel_shuffle(patches, PATCH).unflatten(0, (batch_size, -1))
-        return pictures
+        steps = self.read(*split_kinds(self.neighbourhood(latents_BTHWC, memory), memory))
+        kinds = split_kinds(self.blocks(steps, memory), memory)
+        straight = F.pixel_shuffle(pictures_of(self.pictures_out(_as_frames(self.cells_out, *kinds))), CELL)
+        halves = F.pixel_shuffle(pictures_of(_as_frames(self.detail_in, *kinds)), 2)
+        pictures = straight + self.detail(halves.contiguous(memory_format=torch.channels_last))
+        unfolded: Tensor = pictures.unflatten(0, (len(latents_BTHWC), -1))
+        return unfolded
+
+    @classmethod
+    def neighbourhood(cls, latents_BTHWC: Tensor, memory: StreamMemory) -> Tensor:
+        """[B, T, H, W, C] -> [B, T, H, W, 18 C]: the latents of 3 x 3 cells, of this step and the one before."""
+        before = cls.READ_STEPS - 1
+        extended = memory.extend(latents_BTHWC, dim=1, padding=before, kept=before)
+        seen = torch.cat([extended[:, :-1], latents_BTHWC], dim=-1)
+        side = cls.READ_SIDE
+        # Beyond the picture its border goes on.
+        padded = F.pad(pictures_of(seen), [side // 2] * 4, mode="replicate")
+        around = F.unfold(padded, side).unflatten(2, latents_BTHWC.shape[2:4])
+        return steps_of(around, len(latents_BTHWC))
 
 
 class CausalVideoVAE(VideoAutoencoder):
     """A KL-regularised video autoencoder whose chunked decoding (and encoding) equals that of the whole clip.
 
-    Any picture whose sides are multiples of 32 will do. `encoder_widths`, `encoder_blocks` and their decoder partners
-    run from the finest resolution (1/4 of the picture) to the coarsest (1/32); a decoder's block count may be 0 at the
-    finest one, which its two closing convolutions serve already.
+    Any picture whose sides are multiples of 32 will do. width: channels of a token. components: of a cell of one
+    frame. expansion: of the layers inside a block. detail_channels: of half a cell, and inside the layers on them.
     """
 
     _supports_gradient_checkpointing = True
@@ -127,22 +129,21 @@ class CausalVideoVAE(VideoAutoencoder):
     @register_to_config
     def __init__(
         self,
-        encoder_widths: Sequence[int] = (64, 128, 256, 256),
-        encoder_blocks: Sequence[int] = (1, 2, 2, 2),
-        decoder_widths: Sequence[int] = (64, 128, 256, 256),
-        decoder_blocks: Sequence[int] = (0, 2, 2, 3),
+        width: int = 384,
+        components: int = 256,
+        encoder_blocks: int = 3,
+        decoder_blocks: int = 6,
+        expansion: int = 3,
+        detail_channels: tuple[int, int] = (96, 128),
         latent_channels: int = 128,
-        norm_groups: int = 8,
     ) -> None:
-        super().__init__(latent_channels, SPATIAL_RATIO, TEMPORAL_RATIO)
-        for name, widths, blocks in (
-            ("encoder", encoder_widths, encoder_blocks),
-            ("decoder", decoder_widths, decoder_blocks),
-        ):
-            if len(widths) != 4 or len(blocks) != 4 or any(width <= 0 or width % norm_groups for width in widths):
-                raise ValueError(f"{name}: four widths (multiples of {norm_groups}) and four block counts are needed")
-        self.encoder = VideoEncoder(encoder_widths, encoder_blocks, latent_channels, norm_groups)
-        self.decoder = VideoDecoder(decoder_widths, decoder_blocks, latent_channels, norm_groups)
+        super().__init__(latent_channels, CELL, FRAMES)
+        sizes = (width, components, encoder_blocks, decoder_blocks, expansion, *detail_channels, latent_channels)
+        if len(detail_channels) != 2 or min(sizes) < 1:
+            raise ValueError(f"a video VAE has positive sizes and two detail_channels, got {sizes}")
+        self.encoder = VideoEncoder(width, encoder_blocks, expansion, components, latent_channels)
+        inner, hidden = detail_channels
+        self.decoder = VideoDecoder(width, decoder_blocks, expansion, components, latent_channels, (inner, hidden))
 
     def posterior(self, video_BF3HW: Tensor, memory: StreamMemory) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.encoder(video_BF3HW, memory).chunk(2, dim=-1)
@@ -173,21 +174,30 @@ class CausalVideoVAE(VideoAutoencoder):
         pictures: Tensor = self.decoder(self.denormalise(latents_BTHWC), memory)
         return pictures.clamp(-1.0, 1.0), DecoderState(caches=memory.caches(), noise=())
 
-    def temporal_parameters(self) -> Iterator[nn.Parameter]:
-        """What mixes time steps; held still while single pictures are learnt ("space first, then time")."""
-        for module in self.modules():
-            if isinstance(module, TemporalBlock | TemporalDownsampling | TemporalUpsampling):
-                yield from module.parameters()
-
     def straight_parameters(self) -> Iterator[nn.Parameter]:
-        """The way through which a linear autoencoder goes: all that is in no residual block."""
-        decoder = self.decoder
-        blocks = [module for module in self.modules() if isinstance(module, SpatialBlock | TemporalBlock)]
-        added = [*blocks, decoder.conv_hidden, decoder.conv_out]
+        """The way through which a linear autoencoder goes: all that is in no block and adds no detail."""
+        blocks = [module for module in self.modules() if isinstance(module, CellBlock)]
+        added = [*blocks, self.decoder.detail_in, self.decoder.detail]
         residual = {id(parameter) for module in added for parameter in module.parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in residual)
 
-    def spatial_parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters but the temporal ones."""
-        temporal = {id(parameter) for parameter in self.temporal_parameters()}
-        return (parameter for parameter in self.parameters() if id(parameter) not in temporal)
+
+def _keeping_scale(inputs: int, outputs: int) -> nn.Linear:
+    """Starts a layer so that what leaves it has about the variance of what enters."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=inputs**-0.5)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _frames_as_channels(cells_BFHWK: Tensor) -> Tensor:
+    """[B, 8 T, H, W, K] -> [B, T, H, W, 8 K]."""
+    eights = cells_BFHWK.unflatten(1, (cells_BFHWK.shape[1] // FRAMES, FRAMES))
+    joined: Tensor = eights.movedim(2, 4).flatten(4)
+    return joined
+
+
+def _as_frames(layers: ForKind, first: Tensor | None, others: Tensor) -> Tensor:
+    """Steps [B, T, H, W, C] -> frames [B, F, H, W, C']: one of the first step, eight of each other."""
+    frames = layers.other(others).unflatten(4, (FRAMES, -1)).movedim(4, 2).flatten(1, 2)
+    return frames if first is None else torch.cat([layers.first(first), frames], dim=1)

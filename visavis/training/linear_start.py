@@ -1,194 +1,177 @@
 """Starts a video VAE as nearly the best linear autoencoder of its clips; training then adds what is not linear.
 
-Each step of the encoder narrows what it sees to its principal components: 4 x 4 pixels, then in turns 2 x 2 cells and
-two time steps. The decoder's steps are the transposes, and all residual blocks add nothing, so the whole network is
-that linear map. Random weights take hours on two cores to get where this begins. Some pixels can count more than
+The straight way through the network is fitted in closed form: a cell of a frame to its principal components, eight
+frames of a cell to theirs, of which the first become the latent; then the decoder's first layer by least squares from
+each latent with its neighbours and the one before, and the transposes of the components out to pixels. Blocks add
+nothing at first. Random weights take hours on two cores to get where this begins. Some pixels can count more than
 others, so that more components are theirs.
 
-Legend: T frames or time steps, H W rows and columns, C channels, K components, P positions in a cell, R rows to fit.
+Legend: T frames, H W rows and columns (of cells), C channels, K components, R rows to fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visavis.models.causal_convolution import CausalTimeConvolution
-from visavis.models.video_vae import PATCH, CausalVideoVAE
-from visavis.models.video_vae_blocks import (
-    SpatialUpsampling,
-    TemporalBlock,
-    TemporalDownsampling,
-    TemporalUpsampling,
-)
+from visavis.models.stream_memory import StreamMemory
+from visavis.models.video_vae import CELL, CausalVideoVAE
+from visavis.runtime.freed_memory import return_freed_memory
+
+# Pictures next to each other are nearly alike: for the components of single pictures each seventh is enough.
+_FRAME_STRIDE: Final = 7
+# Of the inputs' mean square: what least squares may not rely on.
+_RIDGE: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class StartClip:
-    """A clip's pictures [T, 3, H, W] in [-1, 1] (later: coefficients) and how much each pixel counts [T, 1, H, W]."""
+    """A clip's pictures [T, 3, H, W] in [-1, 1] and how much each pixel counts [T, 1, H, W]."""
 
-    steps_TCHW: Tensor
+    pictures_T3HW: Tensor
     weight_T1HW: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class _Narrowing:
-    """coefficients = basis^T (cell - mean) / scale, of cells of `side` x `side` or, with side 0, of two time steps."""
+class _Rows:
+    """Rows [R, C] and how much each counts [R]."""
 
-    side: int
-    # [C P] and [C P, K], in the order of `_cells`
-    mean: Tensor
-    basis: Tensor
-    scale: float
+    values_RC: Tensor
+    weight_R: Tensor
 
-    def apply(self, steps_TCHW: Tensor) -> Tensor:
-        """[T, C, H, W] -> [T', K, H', W']."""
-        rows = (_cells(steps_TCHW, self.side) - self.mean[:, None, None]) / self.scale
-        return torch.einsum("tchw,ck->tkhw", rows, self.basis)
+
+@dataclass(frozen=True, slots=True)
+class _Components:
+    """coefficients = basis^T (row - mean), with an orthonormal basis [C, K] and falling variances [K]."""
+
+    mean_C: Tensor
+    basis_CK: Tensor
+    variance_K: Tensor
+
+    def scale(self, count: int) -> float:
+        """The deviation of the first `count` coefficients."""
+        return float(self.variance_K[:count].mean().sqrt())
 
 
 @torch.no_grad()
 def start_linear(vae: CausalVideoVAE, clips: Callable[[], Iterable[StartClip]]) -> None:
-    """Sets all weights from these clips of 8k + 1 frames; the more different people, the better.
+    """Sets the straight way's weights from these clips of 8k + 1 frames, two latents at least; more people are better.
 
-    `clips` is called four times, so that no more than one clip's pictures need be in memory.
+    `clips` is called twice; the components of all of them are kept in half precision (1.3 MB a clip of 41 frames for
+    `mini`).
     """
-    encoder_widths, decoder_widths = vae.config["encoder_widths"], vae.config["decoder_widths"]
-    narrowest = [min(pair) for pair in zip(encoder_widths, decoder_widths, strict=True)]
-    narrowings = [_fit(clips(), PATCH, narrowest[0])]
-    narrowings.append(_fit(_narrowed(clips(), narrowings), 2, narrowest[1]))
-    narrowings.append(_fit(_narrowed(clips(), narrowings), 0, narrowest[1]))
-    kept = list(_narrowed(clips(), narrowings))  # 4.7 MB a clip of 17 frames for `mini`
-    for components in narrowest[2:]:
-        for side in (2, 0):
-            narrowings.append(_fit(kept, side, components))
-            kept = list(_narrowed(kept, narrowings[-1:]))
-    narrowings.append(_fit(kept, 1, vae.config["latent_channels"]))
-    for module in vae.modules():
-        if isinstance(module, TemporalBlock):
-            nn.init.zeros_(module.conv.weight)
-    latents = _spread(vae.config["latent_channels"], narrowings[-1])
-    _set_encoder(vae, narrowings, latents)
-    _set_decoder(vae, narrowings, latents)
+    encoder, decoder, latent_channels = vae.encoder, vae.decoder, vae.config["latent_channels"]
+    cells = _principal((_cells(clip) for clip in _in_steady_memory(clips())), encoder.cells_in.out_features)
+    _set_ends(encoder.cells_in, decoder.pictures_out, cells, cells.scale(encoder.cells_in.out_features))
+    coded = [_coded(vae, clip) for clip in _in_steady_memory(clips())]
+    for kind in ("first", "other"):
+        steps_in, cells_out, out = (getattr(part, kind) for part in (encoder.steps_in, decoder.cells_out, encoder.out))
+        steps = _principal((clip.rows(kind) for clip in coded), steps_in.out_features)
+        spread_CK = _set_ends(steps_in, cells_out, steps, steps.scale(latent_channels))
+        latents_CK = _spread(latent_channels, min(latent_channels, spread_CK.shape[1]))
+        out.weight[:latent_channels] = latents_CK @ spread_CK[:, : latents_CK.shape[1]].T
+        out.bias[:latent_channels] = 0.0
+    for kind in ("first", "other"):
+        _fit_read(vae, coded, kind)
 
 
-def _cells(steps_TCHW: Tensor, side: int) -> Tensor:
-    if side:
-        return F.pixel_unshuffle(steps_TCHW, side)
-    # Pairs of steps; the first stands alone, as two of itself.
-    first, second = torch.cat([steps_TCHW[:1], steps_TCHW[1::2]]), steps_TCHW[::2]
-    return torch.cat([first, second], dim=1)
+@dataclass(frozen=True, slots=True)
+class _CodedClip:
+    """The components of a clip's cells [T, H, W, K] in half precision, and how much each cell counts [T, H, W]."""
+
+    components_THWK: Tensor
+    weight_THW: Tensor
+
+    def rows(self, kind: str) -> _Rows:
+        """What a layer of this kind of step reads: single frames, not only frame 0, or eight frames of a cell."""
+        if kind == "first":
+            chosen = slice(None, None, _FRAME_STRIDE)
+            return _Rows(self.components_THWK[chosen].float().flatten(0, 2), self.weight_THW[chosen].flatten())
+        eights = self.components_THWK[1:].float().unflatten(0, (-1, 8)).movedim(1, 3)
+        return _Rows(eights.flatten(3).flatten(0, 2), self.weight_of_steps(kind))
+
+    def weight_of_steps(self, kind: str) -> Tensor:
+        """How much each token counts [R]: of frame 0, or of all others."""
+        if kind == "first":
+            return self.weight_THW[:1].flatten()
+        weight_R: Tensor = self.weight_THW[1:].unflatten(0, (-1, 8)).mean(dim=1).flatten()
+        return weight_R
 
 
-def _narrowed(clips: Iterable[StartClip], narrowings: Sequence[_Narrowing]) -> Iterator[StartClip]:
-    for clip in clips:
-        steps, weight = clip.steps_TCHW, clip.weight_T1HW
-        for narrowing in narrowings:
-            steps, weight = narrowing.apply(steps), _cells(weight, narrowing.side).mean(dim=1, keepdim=True)
-        yield StartClip(steps, weight)
+def _cells(clip: StartClip) -> _Rows:
+    cells = F.pixel_unshuffle(clip.pictures_T3HW[::_FRAME_STRIDE], CELL).movedim(1, -1)
+    return _Rows(cells.flatten(0, 2), F.avg_pool2d(clip.weight_T1HW[::_FRAME_STRIDE], CELL).flatten())
 
 
-def _fit(clips: Iterable[StartClip], side: int, components: int) -> _Narrowing:
-    """Weighted principal components of the clips' cells."""
-    total, sums, products = 0.0, torch.zeros(()), torch.zeros(())
-    for clip in clips:
-        rows_RC = _cells(clip.steps_TCHW, side).movedim(1, -1).flatten(0, 2)
-        weight_R1 = _cells(clip.weight_T1HW, side).mean(dim=1).flatten()[:, None]
-        total += float(weight_R1.sum())
-        sums = sums + (weight_R1 * rows_RC).sum(dim=0).double()
-        products = products + ((weight_R1 * rows_RC).T @ rows_RC).double()
+def _coded(vae: CausalVideoVAE, clip: StartClip) -> _CodedClip:
+    cells = F.pixel_unshuffle(clip.pictures_T3HW, CELL).movedim(1, -1)
+    weight = F.avg_pool2d(clip.weight_T1HW, CELL)[:, 0]
+    return _CodedClip(vae.encoder.cells_in(cells).half(), weight)
+
+
+def _in_steady_memory(clips: Iterable[StartClip]) -> Iterator[StartClip]:
+    """The same clips. What is kept of each lies between large tensors that went; glibc would keep 40 MB a clip."""
+    for number, clip in enumerate(clips):
+        if number % 8 == 0:
+            return_freed_memory()
+        yield clip
+
+
+def _principal(parts: Iterable[_Rows], components: int) -> _Components:
+    """Weighted principal components of all rows; as many as there are dimensions at most."""
+    total, sums, products = torch.zeros((), dtype=torch.float64), torch.zeros(()), torch.zeros(())
+    for part in parts:
+        weighted = part.weight_R[:, None] * part.values_RC
+        total = total + part.weight_R.sum()
+        sums = sums + weighted.sum(dim=0).double()
+        products = products + (weighted.T @ part.values_RC).double()
     mean = sums / total
-    covariance = products / total - torch.outer(mean, mean)
-    variances, vectors = torch.linalg.eigh(covariance)
-    scale = float(variances.flip(0)[:components].mean().clamp_min(1e-12).sqrt())
-    return _Narrowing(side, mean.float(), vectors.flip(1)[:, :components].float(), scale)
+    variances, vectors = torch.linalg.eigh(products / total - torch.outer(mean, mean))
+    variance_K = variances.flip(0)[:components].clamp_min(1e-12).float()
+    return _Components(mean.float(), vectors.flip(1)[:, :components].float(), variance_K)
 
 
-def _set_encoder(vae: CausalVideoVAE, narrowings: Sequence[_Narrowing], latents: Tensor) -> None:
-    encoder = vae.encoder
-    layers: list[nn.Module] = [encoder.conv_in]
-    for downsampling, halving in zip(encoder.downsampling, encoder.temporal_downsampling, strict=True):
-        layers += [downsampling, halving]
-    before = torch.eye(3)
-    for layer, narrowing in zip(layers, narrowings[:-1], strict=True):
-        conv = layer.conv if isinstance(layer, TemporalDownsampling) else layer
-        assert isinstance(conv, nn.Conv2d | CausalTimeConvolution)
-        assert conv.bias is not None
-        after = _spread(len(conv.weight), narrowing)
-        weight_OPI = _analysis(narrowing, before, after)
-        conv.weight.zero_()
-        if isinstance(conv, CausalTimeConvolution):  # kernel of three steps: the last two are the pair
-            conv.weight[:, :, 1:, 0] = weight_OPI.transpose(1, 2)
-        elif conv.stride == (2, 2):  # kernel of 3 x 3: the last two rows and columns are the cell
-            conv.weight[:, :, 1:, 1:] = weight_OPI.transpose(1, 2).unflatten(2, (2, 2))
-        else:  # the cell is in the channels already
-            conv.weight[:, :, 1, 1] = weight_OPI.transpose(1, 2).flatten(1)
-        conv.bias.copy_(_analysis_bias(narrowing, after))
-        before = after
-    means = slice(0, len(latents))
-    assert encoder.conv_out.bias is not None
-    encoder.conv_out.weight[means, :, 0, 0] = _analysis(narrowings[-1], before, latents)[:, 0]
-    encoder.conv_out.bias[means] = _analysis_bias(narrowings[-1], latents)
+def _set_ends(analysis: nn.Linear, synthesis: nn.Linear, found: _Components, scale: float) -> Tensor:
+    """A layer that gives coefficients divided by `scale`, and the one that takes them back.
+
+    Returns how coefficients are spread over channels [C, K].
+    """
+    spread_CK = _spread(analysis.out_features, found.basis_CK.shape[1])
+    basis_IC = found.basis_CK @ spread_CK.T
+    analysis.weight.copy_(basis_IC.T / scale)
+    analysis.bias.copy_(-(found.mean_C @ basis_IC) / scale)
+    synthesis.weight.copy_(basis_IC * scale)
+    synthesis.bias.copy_(found.mean_C)
+    return spread_CK
 
 
-def _set_decoder(vae: CausalVideoVAE, narrowings: Sequence[_Narrowing], latents: Tensor) -> None:
-    decoder = vae.decoder
-    layers: list[nn.Module] = [decoder.conv_in]
-    for doubling, upsampling in zip(decoder.temporal_upsampling, decoder.upsampling, strict=True):
-        layers += [doubling, upsampling]
-    after = latents
-    for layer, narrowing, wider in zip(
-        [*layers, decoder.conv_straight], reversed(narrowings), [*reversed(narrowings[:-1]), None], strict=True
-    ):
-        conv = layer.conv if isinstance(layer, TemporalUpsampling | SpatialUpsampling) else layer
-        assert isinstance(conv, nn.Conv2d | CausalTimeConvolution)
-        assert conv.bias is not None
-        positions = narrowing.side**2 or 2
-        before = torch.eye(3) if wider is None else _spread(len(conv.weight) // positions, wider)
-        weight_IPO, bias_IP = _synthesis(narrowing, before, after)
-        conv.weight.zero_()
-        if isinstance(conv, CausalTimeConvolution):  # kernel of two steps: the last is the pair's; time comes first
-            conv.weight[:, :, 1, 0] = weight_IPO.transpose(0, 1).flatten(0, 1)
-            conv.bias.copy_(bias_IP.T.flatten())
-        else:
-            conv.weight[:, :, 0, 0] = weight_IPO.flatten(0, 1)
-            conv.bias.copy_(bias_IP.flatten())
-        after = before
-    for parameter in decoder.conv_out.parameters():
-        parameter.zero_()
-
-
-def _spread(width: int, narrowing: _Narrowing) -> Tensor:
+def _spread(channels: int, components: int) -> Tensor:
     """Orthonormal columns [C, K] that spread coefficients over channels, so that all channels have a like scale."""
-    square, _ = torch.linalg.qr(torch.randn(width, width))
-    columns: Tensor = square[:, : narrowing.basis.shape[1]]
+    square, _ = torch.linalg.qr(torch.randn(channels, channels))
+    columns: Tensor = square[:, :components]
     return columns
 
 
-def _by_position(values: Tensor, narrowing: _Narrowing, channels: int) -> Tensor:
-    """[C P, ...] in the order of `_cells` -> [C, P, ...]."""
-    position_first: Tensor = values.unflatten(0, (-1, channels)).transpose(0, 1)
-    channel_first: Tensor = values.unflatten(0, (channels, -1))
-    return channel_first if narrowing.side else position_first
-
-
-def _analysis(narrowing: _Narrowing, before: Tensor, after: Tensor) -> Tensor:
-    """[out, P, in]: channels in which `before` spreads a cell's components -> those in which `after` does."""
-    basis_CPK = _by_position(narrowing.basis, narrowing, before.shape[1])
-    return torch.einsum("ok,cpk,ic->opi", after, basis_CPK, before) / narrowing.scale
-
-
-def _analysis_bias(narrowing: _Narrowing, after: Tensor) -> Tensor:
-    bias: Tensor = -after @ (narrowing.mean @ narrowing.basis) / narrowing.scale
-    return bias
-
-
-def _synthesis(narrowing: _Narrowing, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """[in, P, out] and [in, P]: the transpose of the analysis."""
-    basis_CPK = _by_position(narrowing.basis, narrowing, before.shape[1])
-    weight = torch.einsum("ic,cpk,ok->ipo", before, basis_CPK, after) * narrowing.scale
-    return weight, before @ _by_position(narrowing.mean, narrowing, before.shape[1]).flatten(1)
+def _fit_read(vae: CausalVideoVAE, coded: Iterable[_CodedClip], kind: str) -> None:
+    """Least squares from a latent's neighbourhood to the encoder's token, which the straight way takes to pixels."""
+    layer: nn.Linear = getattr(vae.decoder.read, kind)
+    size = layer.in_features + 1
+    inputs, outputs = torch.zeros(size, size), torch.zeros(size, layer.out_features)
+    for clip in coded:
+        tokens = vae.encoder.tokens(clip.components_THWK.float()[None], StreamMemory.of_whole_clip())
+        latents = vae.encoder.moments(tokens, StreamMemory.of_whole_clip()).chunk(2, dim=-1)[0]
+        seen = vae.decoder.neighbourhood(latents, StreamMemory.of_whole_clip())
+        chosen = slice(0, 1) if kind == "first" else slice(1, None)
+        seen_RI = F.pad(seen[0, chosen].flatten(0, 2), (0, 1), value=1.0)
+        weighted = seen_RI * clip.weight_of_steps(kind)[:, None]
+        inputs += weighted.T @ seen_RI
+        outputs += weighted.T @ tokens[0, chosen].flatten(0, 2)
+    inputs += _RIDGE * inputs.diagonal().mean() * torch.eye(size)
+    solution_IC = torch.linalg.solve(inputs.double(), outputs.double()).float()
+    layer.weight.copy_(solution_IC[:-1].T)
+    layer.bias.copy_(solution_IC[-1])

@@ -1,10 +1,10 @@
-"""Learning the video VAE: space first on single pictures, then time on short clips (REST, section 3.2, appendix E).
+"""Learning the video VAE from single pictures or short clips (REST, section 3.2, appendix E).
 
-Options of a phase: `frames` (1, or 8k + 1), `batch` clips, `crop` pixels (a multiple of 32), `trained` ("space",
-"time" or "all"), `near_mouth` (the share of crops around the mouth), `start_mouth` (the phase begins as the best
-linear autoencoder in which a pixel of the mouth counts so much more; left out: it goes on from the weights there are),
-and `straight_rate` (how fast the weights of that linear map learn, relative to the residual blocks, which start at
-nothing; left out: as fast).
+Options of a phase: `frames` (1, or 8k + 1), `batch` clips, `crop` pixels (a multiple of 32), `near_mouth` (the share of
+crops around the mouth). Two more may be left out: `start`, the phase begins as the best linear autoencoder in which a
+pixel of mouth and eyes counts so much more, { mouth = 100.0, eyes = 40.0 } (else it goes on from the weights there
+are); and `straight_rate`, how fast the weights of that linear map learn, relative to the blocks, which start at nothing
+(else as fast).
 
 Legend: B batch, F frames, H W crop.
 """
@@ -30,8 +30,8 @@ from visavis.training.task import ParameterGroup
 from visavis.training.video_vae_loss import LossWeights, reconstruction_loss
 from visavis.training.video_vae_measures import PictureErrors
 
-_START_CLIPS: Final = 64
-_START_FRAMES: Final = 17
+_START_CLIPS: Final = 512
+_START_FRAMES: Final = 41
 _EVALUATED_CLIPS: Final = 24
 _EVALUATED_FRAMES: Final = 17
 
@@ -65,23 +65,15 @@ class VideoVAETask:
 
     def enter_phase(self, phase: Phase) -> None:
         """Sets the weights from the data where the phase says so."""
-        if "start_mouth" in phase.options:
-            start_linear(self.model, lambda: self._start_clips(phase.options["start_mouth"]))
+        if "start" in phase.options:
+            start_linear(self.model, lambda: self._start_clips(**phase.options["start"]))
 
     def begin_phase(self, phase: Phase) -> Sequence[ParameterGroup]:
-        """Spatial, temporal or all parameters; what started as the best linear map learns `straight_rate` as fast."""
-        choices = {
-            "space": self.model.spatial_parameters,
-            "time": self.model.temporal_parameters,
-            "all": self.model.parameters,
-        }
-        trained = list(choices[phase.options["trained"]]())
-        straight = {id(parameter) for parameter in self.model.straight_parameters()}
-        groups = (
-            ParameterGroup([one for one in trained if id(one) not in straight]),
-            ParameterGroup([one for one in trained if id(one) in straight], phase.options.get("straight_rate", 1.0)),
-        )
-        return [group for group in groups if group.parameters]
+        """All parameters; what started as the best linear map learns `straight_rate` as fast."""
+        straight = list(self.model.straight_parameters())
+        known = {id(parameter) for parameter in straight}
+        blocks = [parameter for parameter in self.model.parameters() if id(parameter) not in known]
+        return [ParameterGroup(blocks), ParameterGroup(straight, phase.options.get("straight_rate", 1.0))]
 
     def batch(self, phase: Phase, chance: np.random.Generator) -> ClipBatch:
         """Random moments of random clips, cut out around the mouth or anywhere, half of them mirrored."""
@@ -122,16 +114,21 @@ class VideoVAETask:
         mouth, eyes = (clip.mask(region, moment)[:, rows, columns][:, :, ::mirrored] for region in ("mouth", "eyes"))
         return pictures, mouth, eyes
 
-    def _start_clips(self, mouth: float) -> Iterator[StartClip]:
-        """Moments of clips spread over the data set, their mouths weighted."""
+    def _start_clips(self, mouth: float, eyes: float) -> Iterator[StartClip]:
+        """Moments of clips spread over the data set, every other one mirrored, mouths and eyes weighted."""
+        frames = min(_START_FRAMES, (len(self._train[0].frames_FHW3) - 1) // 8 * 8 + 1)
         count = min(_START_CLIPS, len(self._train))
         for number, index in enumerate(np.linspace(0, len(self._train) - 1, count).astype(int)):
             clip = self._train[int(index)]
-            first = (number * 17) % (len(clip.frames_FHW3) - _START_FRAMES + 1)
-            moment = slice(first, first + _START_FRAMES)
-            weight = torch.from_numpy(1.0 + mouth * clip.mask("mouth", moment))
-            pictures = as_video(torch.from_numpy(np.array(clip.frames_FHW3[moment])), torch.device("cpu"))
-            yield StartClip(pictures, weight.unsqueeze(1))
+            first = (number * 17) % (len(clip.frames_FHW3) - frames + 1)
+            moment = slice(first, first + frames)
+            mirrored = -1 if number % 2 else 1
+            weight = 1.0 + mouth * clip.mask("mouth", moment) + eyes * clip.mask("eyes", moment)
+            pictures = np.array(clip.frames_FHW3[moment, :, ::mirrored])
+            yield StartClip(
+                as_video(torch.from_numpy(pictures), torch.device("cpu")),
+                torch.from_numpy(np.array(weight[:, :, ::mirrored])).float().unsqueeze(1),
+            )
 
 
 def as_video(frames: Tensor, device: torch.device) -> Tensor:
@@ -152,17 +149,18 @@ def _window(
 
 
 def _check(phase: Phase, shape: tuple[int, ...]) -> None:
-    options, wanted = phase.options, {"frames", "batch", "crop", "trained", "near_mouth"}
-    if set(options) - {"start_mouth", "straight_rate"} != wanted:
+    options, wanted = phase.options, {"frames", "batch", "crop", "near_mouth"}
+    if set(options) - {"start", "straight_rate"} != wanted:
         raise TrainingError(
-            f"phase {phase.name}: its options are {', '.join(sorted(wanted))}, perhaps start_mouth and straight_rate"
+            f"phase {phase.name}: its options are {', '.join(sorted(wanted))}, perhaps start and straight_rate"
         )
+    start = options.get("start", {"mouth": 0.0, "eyes": 0.0})
+    if set(start) != {"mouth", "eyes"} or min(start.values()) < 0:
+        raise TrainingError(f"phase {phase.name}: start says how much mouth and eyes count, at least 0")
     clip_frames, size = shape[:2]
-    if options["trained"] not in ("space", "time", "all"):
-        raise TrainingError(f"phase {phase.name}: trained is space, time or all")
     if options["batch"] < 1 or options["frames"] % 8 != 1 or not 1 <= options["frames"] <= clip_frames:
         raise TrainingError(f"phase {phase.name}: batch is at least 1, frames 8k + 1 and at most {clip_frames}")
     if options["crop"] % 32 or not 32 <= options["crop"] <= size:
         raise TrainingError(f"phase {phase.name}: crop is a multiple of 32 and at most {size}")
-    if not 0 <= options["near_mouth"] <= 1 or options.get("start_mouth", 0) < 0:
-        raise TrainingError(f"phase {phase.name}: near_mouth is a share from 0 to 1, start_mouth at least 0")
+    if not 0 <= options["near_mouth"] <= 1:
+        raise TrainingError(f"phase {phase.name}: near_mouth is a share from 0 to 1")
