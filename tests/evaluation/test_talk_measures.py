@@ -83,8 +83,9 @@ def test_late_lips_are_late_and_strange_lips_do_not_correlate(judges: Judges) ->
     late = [(clip, np.roll(clip.frames_FHW3[1:], 3, axis=0)) for clip in CLIPS]
     strange = [(clip, CLIPS[index - 1].frames_FHW3[1:]) for index, clip in enumerate(CLIPS)]
 
-    assert _value(_measured(judges, late)["lip_lag_frames"]) == pytest.approx(3, abs=0.2)
-    assert not _measured(judges, late)["lip_lag_frames"].met
+    lag = _measured(judges, late)["lip_lag_frames"]
+    assert _value(lag) == pytest.approx(3, abs=0.2)
+    assert not lag.met
     measures = _measured(judges, strange)
     assert abs(_value(measures["lip_gap_correlation"])) < 0.3
     assert _value(measures["own_portrait_nearest"]) < 0.05
@@ -132,16 +133,17 @@ def test_a_jerk_at_borders_is_told_from_one_elsewhere() -> None:
 def test_soft_pictures_are_less_sharp_and_tinted_ones_have_moved(judges: Judges) -> None:
     soft = [
         (clip, ((clip.frames_FHW3[1:].astype(int) + np.roll(clip.frames_FHW3[1:], 1, axis=2)) // 2).astype(np.uint8))
-        for clip in CLIPS
+        for clip in CLIPS[:2]
     ]
-    red = [(clip, clip.frames_FHW3[1:].copy()) for clip in CLIPS]
+    red = [(clip, clip.frames_FHW3[1:].copy()) for clip in CLIPS[:2]]
     for _, made in red:
         made[48:, :, :, 0] = np.minimum(255, made[48:, :, :, 0].astype(int) + 40)
 
     assert _value(_measured(judges, soft)["sharpness_ratio"]) < 0.9
-    truth = _measured(judges, [(clip, clip.frames_FHW3[1:]) for clip in CLIPS])
-    assert _value(_measured(judges, red)["colour_drift"]) > _value(truth["colour_drift"]) + 5
-    assert _value(_measured(judges, red)["colour_shift"]) > _value(truth["colour_shift"]) + 2
+    truth = _measured(judges, [(clip, clip.frames_FHW3[1:]) for clip in CLIPS[:2]])
+    tinted = _measured(judges, red)
+    assert _value(tinted["colour_drift"]) > _value(truth["colour_drift"]) + 5
+    assert _value(tinted["colour_shift"]) > _value(truth["colour_shift"]) + 2
 
 
 def test_colours_are_those_of_cie_lab() -> None:

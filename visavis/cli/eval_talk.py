@@ -135,11 +135,12 @@ def _talk(options: argparse.Namespace) -> "tuple[list[Measure], dict[str, Any], 
 
 def _stream(options: argparse.Namespace) -> "tuple[list[Measure], dict[str, Any], dict[str, Any]]":
     from visavis.evaluation.clip_folder import about
+    from visavis.evaluation.clip_people import somebody_speaks
     from visavis.evaluation.long_stream import StreamMeasures, long_speech, stream_ends
     from visavis.evaluation.portraits import portraits_of
 
     clips = read_clips(options.clips, options.split, options.limit)
-    speaking = [clip for clip in clips if clip.samples_S.any()]
+    speaking = [clip for clip in clips if somebody_speaks(clip)]
     chosen = speaking[: options.sessions]
     if len(chosen) < options.sessions:
         raise CommandError(f"somebody speaks in {len(chosen)} clips only: give fewer --sessions, or more clips")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from visavis.evaluation.clip_people import person_of
 from visavis.evaluation.judges import Judges, look
 from visavis.training.data.clips import Clip
 
@@ -54,8 +55,3 @@ def portraits_of(clips: Iterable[Clip], judges: Judges) -> Portraits | None:
         return None
     embeddings, keys, people = zip(*rows, strict=True)
     return Portraits(torch.stack(embeddings), tuple(keys), tuple(people))
-
-
-def person_of(clip: Clip) -> object:
-    """Whom a clip shows; of clips that do not say, everybody is another."""
-    return clip.record.get("plan", {}).get("identity", clip.key)

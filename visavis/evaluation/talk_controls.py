@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from visavis.evaluation.clip_people import somebody_speaks
 from visavis.evaluation.estimate import Estimate, estimate, mean_over_clips, ratio_of_sums
 from visavis.evaluation.face_points import SignalMoments, correlation
 from visavis.evaluation.judges import Judges, look
@@ -126,7 +127,7 @@ class LoudnessMeasure:
 
     def add_truth(self, clip: Clip, frames: int) -> None:
         """A clip as it is, its first frames behind the portrait."""
-        if self.judges.faces is not None and clip.samples_S.any():
+        if self.judges.faces is not None and somebody_speaks(clip):
             gap_F = lip_gap(self.judges.faces.faces(clip.frames_FHW3[1 : 1 + frames]))
             self._truth.append(moments_at_lag(loudness(clip.samples_S, len(gap_F)), gap_F, 0))
 

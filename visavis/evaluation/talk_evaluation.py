@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from visavis.contract import CHUNK_SAMPLES
+from visavis.evaluation.clip_people import person_of, somebody_speaks
 from visavis.evaluation.errors import EvaluationError
 from visavis.evaluation.judges import Judges
 from visavis.evaluation.originals.measures import OriginalMeasures
-from visavis.evaluation.portraits import Portraits, person_of
+from visavis.evaluation.portraits import Portraits
 from visavis.evaluation.report import Measure
 from visavis.evaluation.talk_controls import LoudnessMeasure, SilenceMeasure, SwapControl
 from visavis.evaluation.talk_measures import TalkMeasures
@@ -92,6 +93,6 @@ class TalkEvaluation:
 
 def swapped(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
     """Each speaking clip with the next one that another person speaks."""
-    speaking = [clip for clip in clips if clip.samples_S.any() and clip.record.get("plan", {}).get("voice", "?")]
+    speaking = [clip for clip in clips if somebody_speaks(clip)]
     pairs = zip(speaking, [*speaking[1:], *speaking[:1]], strict=True)
     return [(face, voice) for face, voice in pairs if person_of(face) != person_of(voice)]

@@ -21,6 +21,7 @@ from torch import Tensor
 from visavis.contract import FRAME_RATE
 from visavis.evaluation.blinks import blinks_per_minute, count_blinks, eye_opening
 from visavis.evaluation.boundary_jerk import boundary_jerk
+from visavis.evaluation.clip_people import somebody_speaks
 from visavis.evaluation.colour import colour_distance
 from visavis.evaluation.errors import EvaluationError
 from visavis.evaluation.estimate import Estimate, defined, estimate, mean_over_clips, ratio_of_sums
@@ -158,7 +159,7 @@ class TalkMeasures:
         self._embeddings[1].append(made.embeddings_FD)
 
     def _add_sync(self, clip: Clip, truth: SeenClip, made: SeenClip) -> None:
-        if self.judges.sync_net is None or not clip.samples_S.any():
+        if self.judges.sync_net is None or not somebody_speaks(clip):
             return
         for seen, scores in ((made, self._sync), (truth, self._true_sync)):
             if seen.mouths_FKK is not None:

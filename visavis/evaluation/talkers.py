@@ -24,7 +24,8 @@ Pictures = npt.NDArray[np.uint8]
 Samples = npt.NDArray[np.float32]
 
 SAMPLES_PER_FRAME: Final = SAMPLE_RATE_HZ // FRAME_RATE
-_FULL_SCALE: Final = 32_767
+# As the gateway hears 16-bit samples.
+_FULL_SCALE: Final = 32_768
 _CONSENT: Final = Consent.synthetic_person("visavis eval", "a clip of `visavis data`, for measuring")
 _REACH_SECONDS: Final = 10.0
 
@@ -78,7 +79,8 @@ class ServerTalker:
 
     def stream(self, portrait_HW3: Picture, samples_S: Samples, seed: int) -> Iterator[Pictures]:
         """Implements `Talker`. Raises ClientError."""
-        speech = Speech(np.rint(np.clip(samples_S, -1, 1) * _FULL_SCALE).astype(np.int16)[:, None], SAMPLE_RATE_HZ)
+        levels_S = np.rint(samples_S * np.float32(_FULL_SCALE)).clip(-_FULL_SCALE, _FULL_SCALE - 1)
+        speech = Speech(levels_S.astype(np.int16)[:, None], SAMPLE_RATE_HZ)
         avatar = self.client.register_avatar(_png(portrait_HW3), _CONSENT, display_name="visavis eval")
         talk = self.client.talk(
             avatar,
