@@ -65,11 +65,11 @@ def random_gaps(seed: int, frames: int = 97) -> np.ndarray:
     """Smooth, 0 to 1."""
     noise = np.random.default_rng(seed).normal(size=frames + 8)
     smooth = np.convolve(noise, np.hanning(9), mode="valid")
-    return (smooth - smooth.min()) / np.ptp(smooth)
+    gaps: np.ndarray = (smooth - smooth.min()) / np.ptp(smooth)
+    return gaps
 
 
 def _mesh(gap: float, eye: float) -> np.ndarray:
-    mesh: np.ndarray
     random = np.random.default_rng(0)
     mesh = random.uniform(*_FACE, size=(478, 2)) * SIZE
     mesh[10], mesh[152] = (0.5 * SIZE, _FACE[0] * SIZE), (0.5 * SIZE, _FACE[1] * SIZE)

@@ -35,14 +35,15 @@ class SwapControl:
     """One person's portrait with another's speech: it controls both.
 
     Its lips are compared with the truth of the portrait's clip, whose speech it did not hear: no correlation may be
-    left. Its face is looked for among the portraits, as the speech's owner's: it may not be found. And lips must still
-    follow the speech that it did hear.
+    left but that of the two truths: clips begin and end alike. Its face is looked for among the portraits, as the
+    speech's owner's: it may not be found. And lips must still follow the speech that it did hear.
     """
 
     judges: Judges
     portraits: Portraits | None
     _strange: list[SignalMoments] = field(default_factory=list)
     _heard: list[SignalMoments] = field(default_factory=list)
+    _truths: list[SignalMoments] = field(default_factory=list)
     _nearest: list[float] = field(default_factory=list)
 
     def add(self, face: Clip, voice: Clip, made_FHW3: Pictures) -> None:
@@ -51,14 +52,16 @@ class SwapControl:
         if made.faces is None or self.judges.faces is None:
             return
         gap_F = lip_gap(made.faces)
-        for clip, moments in ((face, self._strange), (voice, self._heard)):
-            truth = self.judges.faces.faces(clip.frames_FHW3[1 : 1 + len(made_FHW3)])
-            moments.append(moments_at_lag(lip_gap(truth), gap_F, 0))
+        truths = [self.judges.faces.faces(clip.frames_FHW3[1 : 1 + len(made_FHW3)]) for clip in (face, voice)]
+        own_F, heard_F = (lip_gap(truth) for truth in truths)
+        self._strange.append(moments_at_lag(own_F, gap_F, 0))
+        self._heard.append(moments_at_lag(heard_F, gap_F, 0))
+        self._truths.append(moments_at_lag(own_F, heard_F, 0))
         if self.portraits is not None and made.embeddings_FD is not None and voice.key in self.portraits.keys:
             self._nearest.append(float(self.portraits.nearest(made.embeddings_FD, voice.key).float().mean()))
 
     def results(self) -> list[Measure]:
-        """The two controls, and the lips of the second."""
+        """The two controls, the lips of the second, and how alike the clips are that were swapped."""
         why = self.judges.why_no_faces if self.judges.faces is None else "no clip was made with another's speech"
         no_embedder = self.judges.why_no_embedder if self.judges.embedder is None else why
         return [
@@ -77,6 +80,11 @@ class SwapControl:
             Measure(
                 "control_wrong_portrait_lip_gap_correlation",
                 correlation(self._heard) if self._heard else None,
+                why_not=why,
+            ),
+            Measure(
+                "lip_gap_correlation_of_shuffled_truth",
+                correlation(self._truths) if self._truths else None,
                 why_not=why,
             ),
         ]
