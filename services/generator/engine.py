@@ -70,7 +70,13 @@ class GeneratorEngine:
         )
         preset = self._loaded.preset
         self._model = GeneratorModel(
-            self._loaded.module, preset.sampling, preset.latent_rows, preset.latent_rows, self._settings.sink_capacity
+            self._loaded.module,
+            preset.sampling,
+            preset.latent_rows,
+            preset.latent_rows,
+            sink_capacity=self._settings.sink_capacity,
+            execution=self._settings.execution,
+            max_batch=self._settings.max_batch,
         )
         self._model.warm_up()
         self._kept = kept_borders(self._settings.kept_borders, self._model.context_bytes)

@@ -18,6 +18,7 @@ from services.replay import most_replayed
 from services.tensor_checks import checked_tensor
 from visavis.contract import CHUNK_LATENT_FRAMES
 from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.execution import Execution
 from visavis.models.generation import (
     ChunkInProgress,
     GenerationState,
@@ -28,6 +29,7 @@ from visavis.models.generation import (
     generate_chunk,
     prepare_sampling,
 )
+from visavis.models.step_runner import step_runner
 from visavis.v1 import generator_pb2, tensor_pb2
 
 SPEECH_TOKENS: Final = 2
@@ -37,11 +39,24 @@ class GeneratorModel:
     """A loaded transformer at one latent size."""
 
     def __init__(
-        self, transformer: A2VTransformer, sampling: SamplingSettings, rows: int, columns: int, sink_capacity: int
+        self,
+        transformer: A2VTransformer,
+        sampling: SamplingSettings,
+        rows: int,
+        columns: int,
+        *,
+        sink_capacity: int,
+        execution: Execution,
+        max_batch: int,
     ) -> None:
-        """`rows` and `columns` are those of a latent frame; the sinks of `sink_capacity` avatars are kept."""
+        """`rows` and `columns` are those of a latent frame; the sinks of `sink_capacity` avatars are kept.
+
+        At most `max_batch` sessions share a pass. Raises ValueError for an execution that this device has not.
+        """
+        branches = 1 if sampling.guidance_scale == 1 else 2
+        runner = step_runner(transformer, execution, most_rows=branches * max_batch)
         with torch.inference_mode():
-            self._plan = prepare_sampling(transformer, sampling, rows, columns)
+            self._plan = prepare_sampling(transformer, sampling, rows, columns, runner=runner)
         self._sinks = SinkCache(sink_capacity)
         # Of keys, and of values, of a context; known once the model is warm.
         self.context_shape: tuple[int, ...] = ()

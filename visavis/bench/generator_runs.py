@@ -19,10 +19,11 @@ from visavis.bench.generator_work import Rates, TransformerSize, ValueBytes, chu
 from visavis.bench.turns import time_in_turns
 from visavis.models import checkpoints
 from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.execution import Execution
 from visavis.models.fast_preset import fast_settings
 from visavis.models.generation import SamplingPlan, SamplingSettings, prepare_sampling
 from visavis.models.presets import Preset
-from visavis.models.step_runner import Execution, step_runner
+from visavis.models.step_runner import step_runner
 from visavis.models.video_autoencoder import VideoAutoencoder
 
 _BYTES: dict[Precision, ValueBytes] = {

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import torch
 
 from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.execution import Execution
 from visavis.models.forward_pass import ForwardPass
 from visavis.models.packed_linear import PackedLinear
 from visavis.models.row_threads import RowThreads, row_threads
-
-# graphed: CUDA graphs of the eager operations; compiled-graphed: of compiled blocks.
-Execution = Literal["eager", "compiled", "graphed", "compiled-graphed"]
-EXECUTIONS: Final[tuple[Execution, ...]] = get_args(Execution)
 
 
 class StepRunner(Protocol):
