@@ -140,6 +140,9 @@ def test_the_page_says_where_an_ordering_does_not_hold() -> None:
     worse = [replace(each, measures={"boundary_jerk": {"value": 1.0}}) for each in results if each.row == "no_context"]
     assert "| 1.1 | 1 | **no** | 0 of 2 |" in comparison_page([], [*results[:2], *worse], [])
     assert "1.100 ± 0.000" in page
+    fast = comparison_page([], [*results, result("fast", 0, 1.12, 0.8)], [])
+    assert "| `boundary_jerk` | 121 | 1.1 | 1.12 | 2.0 % | yes |" in fast
+    assert "| `identity_cosine` | 121 | 0.9 | 0.8 | 11.1 % | **no** |" in fast
 
 
 def test_controls_pair_everybody_with_somebody_else() -> None:

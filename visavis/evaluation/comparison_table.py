@@ -45,6 +45,8 @@ _PAPER: Final[Sequence[tuple[RowName, str, tuple[float, float, float]]]] = (
     ("no_contrastive", "w/o Contrastive", (15.278, 219.881, 8.190)),
     ("no_asd", "w/o ASD", (15.950, 228.815, 7.970)),
 )
+# What the fast preset may lose of any measure.
+_FAST_SHARE: Final = 0.05
 _BESIDE: Final = ("face_embedding_frechet", "boundary_jerk", "own_sync_confidence", "lip_gap_correlation")
 
 
@@ -81,6 +83,7 @@ def comparison_page(rows: Sequence[Row], results: Sequence[Result], plots: Seque
         lines += ["", f"## {frames} frames", "", *_table(rows, results, frames)]
     lines += ["", "## Beside the paper", "", *_beside_paper(results)]
     lines += ["", "## Orderings", "", *_orderings(results)]
+    lines += ["", "## Fast preset", "", *_fast(results)]
     if plots:
         lines += ["", "## Over time", "", *(f"![{name}]({name})" for name in plots)]
     return "\n".join(lines) + "\n"
@@ -151,6 +154,22 @@ def _orderings(results: Sequence[Result]) -> Iterator[str]:
             figures = f"{means[0]:.4g} | {means[1]:.4g}"
             where = f"{claim.words} | {frames} | `{claim.measure}`"
             yield f"| {where} | {figures} | {holds} | {sum(wins)} of {len(seeds)} |"
+
+
+def _fast(results: Sequence[Result]) -> Iterator[str]:
+    """By how much the fast preset is worse than REST; by how far from 1 where 1 is best."""
+    yield "| measure | frames | REST | fast | worse by | within 5 % |"
+    yield "|---|---:|---:|---:|---:|---|"
+    for measure, direction in COLUMNS.items():
+        for frames in sorted({result.frames for result in results}) if direction != "level" else ():
+            full, fast = (_by_seed(results, name, frames, measure) for name in ("rest", "fast"))
+            if not full or not fast:
+                continue
+            one, other = fmean(full.values()), fmean(fast.values())
+            scale = 1.0 if direction == "one" else abs(one)
+            worse = (_loss(other, direction) - _loss(one, direction)) / scale if scale else 0.0
+            words = "yes" if worse <= _FAST_SHARE else "**no**"
+            yield f"| `{measure}` | {frames} | {one:.4g} | {other:.4g} | {100 * worse:.1f} % | {words} |"
 
 
 def _loss(value: float, direction: Direction) -> float:
