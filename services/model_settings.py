@@ -15,7 +15,7 @@ class ModelSettings:
     model: str
     # "auto", "cpu" or "cuda".
     device: str
-    # "auto", "float32", "bfloat16", or "int8": float32 with the transformer's large products in 8 bits.
+    # "auto", "float32", "bfloat16"; or the transformer's large products in 8 bits: "int8" on a CPU, "fp8" on a GPU.
     dtype: str
 
 
@@ -24,7 +24,7 @@ def read_model_settings(environment: Environment) -> ModelSettings:
     return ModelSettings(
         model=environment.text("MODEL", "mini"),
         device=environment.choice("DEVICE", "auto", ("auto", "cpu", "cuda")),
-        dtype=environment.choice("DTYPE", "auto", ("auto", "float32", "bfloat16", "int8")),
+        dtype=environment.choice("DTYPE", "auto", ("auto", "float32", "bfloat16", "int8", "fp8")),
     )
 
 

@@ -71,7 +71,7 @@ def test_zeros_give_the_bias() -> None:
 
 def test_a_chunk_in_int8_is_close_and_deterministic() -> None:
     exact, rounded = small_transformer(), small_transformer()
-    rounded.fuse(int8=True)
+    rounded.fuse(rounding="int8")
     expected, _ = generate_chunk(speech(), session(plan(exact)))
     first, second = (generate_chunk(speech(), session(plan(rounded)))[0] for _ in range(2))
     assert torch.equal(first, second)
@@ -80,7 +80,7 @@ def test_a_chunk_in_int8_is_close_and_deterministic() -> None:
 
 def test_the_parameters_stay_what_they_were() -> None:
     exact, rounded = small_transformer(), small_transformer()
-    rounded.fuse(int8=True)
+    rounded.fuse(rounding="int8")
     for (name, expected), (other_name, actual) in zip(
         exact.state_dict().items(), rounded.state_dict().items(), strict=True
     ):

@@ -9,6 +9,7 @@ from typing import Final
 import torch
 
 from visavis.bench.generator_result import Precision
+from visavis.models.float8_weight import FORMAT, Float8Weight
 from visavis.models.int8_weight import Int8Weight
 
 # Long enough to find a moment in which nobody else takes the device.
@@ -43,6 +44,10 @@ def _product(device: torch.device, precision: Precision, size: int) -> Callable[
         weight = Int8Weight(torch.randn(size, size), size)
         inputs = torch.randint(0, 256, (size, size), dtype=torch.uint8)
         return lambda: weight.product_of_bytes(inputs, 1.0)
+    if precision == "fp8":
+        rounded = Float8Weight(torch.randn(size, size, device=device), size)
+        tokens = torch.randn(size, size, device=device).to(FORMAT)
+        return lambda: rounded.product_of_rounded(tokens, torch.ones(size, 1, device=device), torch.bfloat16)
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return lambda: left @ right

@@ -53,7 +53,7 @@ def measure(options: argparse.Namespace, console: Console) -> GeneratorResult:
     try:
         device = resolve_device(options.device)
         dtype = resolve_dtype(options.dtype, device)
-        precision: Precision = "int8" if options.dtype == "int8" else _PRECISIONS[str(dtype)]
+        precision: Precision = options.dtype if options.dtype in ("int8", "fp8") else _PRECISIONS[str(dtype)]
         with console.status("how fast the device is") as status:
             where = Conditions(
                 device=device,

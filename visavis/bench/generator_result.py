@@ -14,8 +14,8 @@ SCHEMA = "visavis.generator/1"
 
 # parity: the preset's own steps and guidance. fast: half as many steps, no guidance.
 Mode = Literal["parity", "fast"]
-# Of products. In int8 those of large weights alone, others are float32.
-Precision = Literal["float32", "bfloat16", "int8"]
+# Of products. In int8 and fp8 those of large weights alone; others are float32 or, on a GPU, bfloat16.
+Precision = Literal["float32", "bfloat16", "int8", "fp8"]
 
 
 @dataclass(frozen=True, slots=True)

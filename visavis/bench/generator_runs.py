@@ -30,6 +30,7 @@ _BYTES: dict[Precision, ValueBytes] = {
     "float32": ValueBytes(4, 4),
     "bfloat16": ValueBytes(2, 2),
     "int8": ValueBytes(1, 4),
+    "fp8": ValueBytes(1, 2),
 }
 
 
@@ -55,18 +56,27 @@ class Conditions:
     @property
     def dtype(self) -> torch.dtype:
         """Of tensors."""
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return torch.bfloat16 if _unrounded(self.precision, self.device) == "bfloat16" else torch.float32
 
 
 def measured_rates(device: torch.device, precision: Precision) -> Rates:
     """What the device gives just now."""
-    operations = matrix_operations_per_second(device, precision)
+    operations, others = matrix_operations_per_second(device, precision), _unrounded(precision, device)
     return Rates(
         linear_operations=operations,
         # Only weights are in 8 bits; what is multiplied with each other is not.
-        other_operations=matrix_operations_per_second(device, "float32") if precision == "int8" else operations,
+        other_operations=operations if others == precision else matrix_operations_per_second(device, others),
         moved_bytes=copied_bytes_per_second(device),
     )
+
+
+def _unrounded(precision: Precision, device: torch.device) -> Precision:
+    """In what all but the products of large weights is computed."""
+    if precision == "int8":
+        return "float32"
+    if precision == "fp8":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return precision
 
 
 def mode_settings(sampling: SamplingSettings, mode: Mode) -> SamplingSettings:

@@ -64,7 +64,7 @@ def _add_generator(benches: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     generator.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="%(default)s")
     generator.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16", "int8"), default="auto", help="%(default)s"
+        "--dtype", choices=("auto", "float32", "bfloat16", "int8", "fp8"), default="auto", help="%(default)s"
     )
     generator.add_argument(
         "--execution",
@@ -84,7 +84,7 @@ def _add_generator(benches: "argparse._SubParsersAction[argparse.ArgumentParser]
         "Generates the bundled sentence twice on the CPU, in float32 and in the other precision, and compares\n"
         "chunk by chunk: with the same past, and with a past of its own that drifts.",
     )
-    precision.add_argument("--dtype", choices=("int8", "bfloat16"), default="int8", help="%(default)s")
+    precision.add_argument("--dtype", choices=("int8", "fp8", "bfloat16"), default="int8", help="%(default)s")
     precision.add_argument("--chunks", type=int, default=30, metavar="N", help="of 0.96 s (%(default)s)")
     _add_results(precision)
     add_preset(precision)

@@ -34,8 +34,9 @@ from visavis.models.attention import (
     TextKeys,
     rms_normalise,
 )
+from visavis.models.float8_weight import Float8Weight
 from visavis.models.int8_weight import Int8Weight
-from visavis.models.packed_linear import Float32Weight, Pack, PackedLinear, can_pack
+from visavis.models.packed_linear import Float32Weight, Pack, PackedLinear, Rounding, can_pack
 
 OUTPUT_NORM_EPSILON = 1e-6
 
@@ -224,15 +225,19 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """The transformer blocks, typed."""
         return [block for block in self.transformer_blocks if isinstance(block, A2VBlock)]
 
-    def fuse(self, rows: int = 384, *, int8: bool = False) -> None:
+    def fuse(self, rows: int = 384, *, rounding: Rounding | None = None) -> None:
         """Prepares for inference, after the weights are loaded and placed: faster, same parameters, same function.
 
         `rows` is the usual number of tokens in a pass. Costs memory for a second copy of most weights on a CPU in
-        float32, of the projections of `attn1` elsewhere. With `int8`, for a CPU in float32 alone, the products of
-        self-attention and feed-forward round their inputs and weights to 8 bits: no longer quite the same function.
+        float32, of the projections of `attn1` elsewhere. With `rounding` ("int8" for a CPU in float32 alone), the
+        products of self-attention and feed-forward round their inputs and weights to 8 bits: no longer quite the same
+        function. Raises ValueError for sizes that cannot be rounded so.
         """
-        pack: Pack | None = (Int8Weight if int8 else Float32Weight) if can_pack(self.proj_in.weight) else None
-        assert pack is not None or not int8, "int8 products are for float32 on a CPU with oneDNN"
+        packable = can_pack(self.proj_in.weight)
+        assert packable or rounding != "int8", "int8 products are for float32 on a CPU with oneDNN"
+        pack: Pack | None = Float32Weight if packable else None
+        if rounding is not None:
+            pack = Int8Weight if rounding == "int8" else Float8Weight
         for block in self.blocks:
             block.fuse(rows, pack)
 

@@ -22,9 +22,11 @@ from torch import nn
 from visavis.configs import config_names
 from visavis.models.a2v_dit import A2VTransformer
 from visavis.models.fast_preset import FAST_FOLDER, checked_sampling, make_fast
+from visavis.models.float8_weight import can_compute_in_float8
 from visavis.models.generation import SamplingSettings
 from visavis.models.int8_weight import can_compute_in_int8
 from visavis.models.ltx_video_vae import LTXVideoVAE
+from visavis.models.packed_linear import Rounding
 from visavis.models.presets import Arguments, Preset, VaeKind, WhisperSource, load_preset
 from visavis.models.shipped_weights import (
     REST_PARTS,
@@ -142,15 +144,18 @@ def resolve_device(device: str) -> torch.device:
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Turns "auto" into bfloat16 where the hardware multiplies it faster: on CUDA and on CPUs with AMX.
 
-    With "int8", tensors are float32. Raises `ValueError` for a dtype that there is not on this device.
+    With "int8", tensors are float32, with "fp8" as with "auto". Raises `ValueError` for a dtype that there is not on
+    this device.
     """
-    if dtype not in ("auto", "float32", "bfloat16", "int8"):
-        raise ValueError(f"the dtype must be auto, float32, bfloat16 or int8, got {dtype!r}")
+    if dtype not in ("auto", "float32", "bfloat16", "int8", "fp8"):
+        raise ValueError(f"the dtype must be auto, float32, bfloat16, int8 or fp8, got {dtype!r}")
+    if dtype == "fp8" and not can_compute_in_float8(device):
+        raise ValueError("the dtype fp8 is for GPUs from Ada and Hopper on; set the dtype to auto")
     if dtype == "int8":
         if device.type != "cpu" or not can_compute_in_int8():
             raise ValueError("the dtype int8 is for x86 CPUs; set the dtype to auto, or the device to cpu")
         return torch.float32
-    if dtype != "auto":
+    if dtype not in ("auto", "fp8"):
         return torch.float32 if dtype == "float32" else torch.bfloat16
     fast = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16", False)
     return torch.bfloat16 if fast else torch.float32
@@ -166,7 +171,8 @@ def fuse(transformer: A2VTransformer, settings: Preset, dtype: str, chunks: int 
     """Prepares a placed transformer for passes over so many chunks; `dtype` is the one that was asked for."""
     branches = 1 if settings.sampling.guidance_scale == 1 else 2
     rows = branches * chunks * transformer.chunk_latent_frames * settings.latent_rows**2
-    transformer.fuse(rows, int8=dtype == "int8")
+    rounding: Rounding | None = "int8" if dtype == "int8" else "fp8" if dtype == "fp8" else None
+    transformer.fuse(rows, rounding=rounding)
 
 
 def load_transformer(

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 Activation = Literal["none", "gelu-tanh"]
+# To how few bits the large products round.
+Rounding = Literal["int8", "fp8"]
 
 
 class PackedWeight(Protocol):
