@@ -29,7 +29,8 @@ RESULT = PipelineResult(
     model=Model("mini", "abc", random_weights=True),
     sessions=1,
     speech_seconds=1.92,
-    threads="1",
+    playout_buffer_seconds=0.2,
+    settings=("VISAVIS_DTYPE=int8",),
     fast=FAST,
     paced=PACED,
     search=find_capacity(4, lambda n: SearchStep(n, PACED.load, ("late",) if n > 3 else ())),
@@ -42,7 +43,16 @@ def test_a_dated_page_names_commit_hardware_command_and_date(tmp_path: Path) -> 
     page, figures, plot = write_results(RESULT, tmp_path / "results")
     text = page.read_text()
     where = RESULT.surroundings
-    for expected in (where.commit, where.processor, where.command, where.date, where.torch, "weights random"):
+    for expected in (
+        where.commit,
+        where.processor,
+        where.command,
+        where.date,
+        where.torch,
+        "weights random",
+        "DTYPE=int8",
+        "hold 0.2 s",
+    ):
         assert expected in text
     assert page.name.startswith(where.date[:4])
     assert "| generator | 700 MiB | 4.0 s |" in text

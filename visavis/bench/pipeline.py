@@ -24,6 +24,17 @@ from visavis.contract import CHUNK_SECONDS
 
 # What services take when nobody says anything.
 _DEFAULT_SLOTS: Final = 4
+# A player that holds more than this is not live.
+_LONGEST_BUFFER_SECONDS: Final = 5.0
+# What changes how fast services are; a page is worth nothing without.
+_TOLD_SETTINGS: Final = (
+    "VISAVIS_DEVICE",
+    "VISAVIS_DTYPE",
+    "VISAVIS_EXECUTION",
+    "VISAVIS_MAX_BATCH",
+    "VISAVIS_SAMPLING",
+    "VISAVIS_WORKER_THREADS",
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,6 +43,8 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError(f"a benchmark needs at least 1 session and {2 * CHUNK_SECONDS} s of speech")
     if options.find_sessions is not None and options.find_sessions < 1:
         raise CommandError("--find-sessions is at least 1")
+    if not 0 <= options.playout_buffer <= _LONGEST_BUFFER_SECONDS:
+        raise CommandError(f"--playout-buffer is between 0 and {_LONGEST_BUFFER_SECONDS:g} s")
     console = Console()
     result = measure(options, console)
     print_result(result, console)
@@ -46,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 def measure(options: argparse.Namespace, console: Console) -> PipelineResult:
     """Starts the services, runs the clients fast and paced, and stops the services."""
-    sessions, seconds = options.sessions, options.seconds
+    sessions, seconds, buffer = options.sessions, options.seconds, options.playout_buffer
     search: CapacityResult | None = None
     alone: InProcessFigures | None = None
     status = console.status("starting")
@@ -60,9 +73,9 @@ def measure(options: argparse.Namespace, console: Console) -> PipelineResult:
             status.update(f"{sessions} session(s) as fast as possible")
             fast = measure_fast(system, sessions, seconds)
             status.update(f"{sessions} session(s) paced, {seconds:.0f} s")
-            paced = measure_paced(system, avatar_id, sessions, seconds)
+            paced = measure_paced(system, avatar_id, sessions, seconds, buffer)
             if options.find_sessions is not None:
-                search = search_sessions(system, avatar_id, options.find_sessions, seconds, status.update)
+                search = search_sessions(system, avatar_id, options.find_sessions, seconds, buffer, status.update)
         if options.in_process:
             status.update("the same models in one process")
             alone = measure_in_process(options.preset, seconds)
@@ -72,7 +85,8 @@ def measure(options: argparse.Namespace, console: Console) -> PipelineResult:
         model=model,
         sessions=sessions,
         speech_seconds=seconds,
-        threads=os.environ.get("VISAVIS_WORKER_THREADS", "as the services choose"),
+        playout_buffer_seconds=buffer,
+        settings=tuple(f"{name}={os.environ[name]}" for name in _TOLD_SETTINGS if name in os.environ),
         fast=fast,
         paced=paced,
         search=search,

@@ -58,8 +58,9 @@ def _markdown(result: PipelineResult, stem: str) -> Iterator[str]:
     yield f"# Pipeline, {result.preset}, {result.sessions} session(s), {result.surroundings.date[:10]}"
     yield ""
     yield from heading_lines(result.surroundings)
-    yield f"- model: {result.model.name}, weights {weights}; worker threads: {result.threads}"
+    yield f"- model: {result.model.name}, weights {weights}; {', '.join(result.settings) or 'default settings'}"
     yield f"- speech: {result.speech_seconds:.1f} s a session; services and clients share the machine"
+    yield f"- paced: players hold {result.playout_buffer_seconds:g} s of video before they begin"
     for name, stages, run, summary in _runs(result):
         yield from ("", f"## {name.capitalize()}", "", summary, "")
         yield from _stage_rows(stages)

@@ -80,8 +80,8 @@ class Overhead:
 class PipelineResult:
     """One benchmark.
 
-    threads: of each service's worker, as VISAVIS_WORKER_THREADS says. search, in_process, overhead: None when not asked
-    for.
+    settings: of the services, the variables of the environment that say anything. playout_buffer_seconds: what the
+    players of the paced clients hold. search, in_process, overhead: None when not asked for.
     """
 
     surroundings: Surroundings
@@ -89,7 +89,8 @@ class PipelineResult:
     model: Model
     sessions: int
     speech_seconds: float
-    threads: str
+    playout_buffer_seconds: float
+    settings: tuple[str, ...]
     fast: FastFigures
     paced: PacedFigures
     search: CapacityResult | None

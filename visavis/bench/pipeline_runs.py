@@ -16,7 +16,6 @@ from visavis.bench.load_run import run_load
 from visavis.bench.measured_session import SessionMeasurement
 from visavis.bench.measurement_json import in_process_from_json, measurement_from_json
 from visavis.bench.pipeline_result import FastFigures, InProcessFigures, PacedFigures, fast_figures, paced_figures
-from visavis.bench.playout import BUFFER_SECONDS
 from visavis.bench.ramp import RampPoint
 from visavis.bench.resources import MachineClock, MachineUse, ResourceUse, ResourceWatch
 from visavis.cli.errors import CommandError
@@ -44,20 +43,29 @@ def measure_fast(system: LocalSystem, sessions: int, speech_seconds: float) -> F
     return fast_figures(measurements, resources, machine)
 
 
-def measure_paced(system: LocalSystem, avatar_id: str, sessions: int, speech_seconds: float) -> PacedFigures:
-    """Speech in real time. What fails is in the figures."""
-    load, resources, machine = _watched(system, lambda: _run_paced_clients(system, avatar_id, sessions, speech_seconds))
+def measure_paced(
+    system: LocalSystem, avatar_id: str, sessions: int, speech_seconds: float, buffer_seconds: float
+) -> PacedFigures:
+    """Speech in real time, shown by players that hold `buffer_seconds`. What fails is in the figures."""
+    load, resources, machine = _watched(
+        system, lambda: _run_paced_clients(system, avatar_id, sessions, speech_seconds, buffer_seconds)
+    )
     return paced_figures(load, resources, machine)
 
 
 def search_sessions(
-    system: LocalSystem, avatar_id: str, most: int, speech_seconds: float, say: Callable[[str], None]
+    system: LocalSystem,
+    avatar_id: str,
+    most: int,
+    speech_seconds: float,
+    buffer_seconds: float,
+    say: Callable[[str], None],
 ) -> CapacityResult:
     """How many sessions keep the promise of 99 % of chunks in time."""
 
     def step(sessions: int) -> SearchStep:
         say(f"search: {sessions} session(s) paced, {speech_seconds:.0f} s")
-        figures = _run_paced_clients(system, avatar_id, sessions, speech_seconds)
+        figures = _run_paced_clients(system, avatar_id, sessions, speech_seconds, buffer_seconds)
         return SearchStep(sessions, figures, tuple(broken_promises(figures, LIMITS)))
 
     return find_capacity(most, step)
@@ -84,7 +92,9 @@ def _run_fast_clients(system: LocalSystem, sessions: int, speech_seconds: float)
     return [measurement_from_json(found) for found in json.loads(output)]
 
 
-def _run_paced_clients(system: LocalSystem, avatar_id: str, sessions: int, speech_seconds: float) -> LoadFigures:
+def _run_paced_clients(
+    system: LocalSystem, avatar_id: str, sessions: int, speech_seconds: float, buffer_seconds: float
+) -> LoadFigures:
     """One utterance a session; they begin evenly spread over the length of one chunk."""
     plan = LoadPlan(
         address=system.gateway_address,
@@ -96,7 +106,7 @@ def _run_paced_clients(system: LocalSystem, avatar_id: str, sessions: int, speec
         idle="pause",
         pause_seconds=CHUNK_SECONDS,
         interrupts_per_minute=0,
-        buffer_seconds=BUFFER_SECONDS,
+        buffer_seconds=buffer_seconds,
         processes=1,
         seed=0,
     )

@@ -23,6 +23,9 @@ def add_bench_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     pipeline.add_argument(
         "--find-sessions", type=int, metavar="MAX", help="also search how many sessions keep 99 %% of chunks in time"
     )
+    pipeline.add_argument(
+        "--playout-buffer", type=float, default=0.04, metavar="S", help="video that a player holds (%(default)s)"
+    )
     _add_results(pipeline)
     pipeline.add_argument("--in-process", action="store_true", help="also time the same models in one process")
     add_preset(pipeline)
