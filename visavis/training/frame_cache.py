@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -54,17 +55,20 @@ def cached_clips(dataset: Path, cache: Path, split: str, shards: Sequence[str]) 
 
     Raises TrainingError for a missing shard and a full disk, ShardError for a broken shard.
     """
-    clips: list[CachedClip] = []
-    for name in shards:
-        shard, frames = dataset / split / f"{name}.tar", cache / split / f"{name}.npy"
-        if not shard.is_file():
-            raise TrainingError(f"the shard {shard} is missing: put it back, or begin in another run folder")
-        if not _is_of(frames, shard):
-            _decode(shard, frames)
-        ellipses = _regions(frames)["ellipses"]
-        pictures = np.load(frames, mmap_mode="r")
-        clips += [CachedClip(*pair) for pair in zip(pictures, ellipses, strict=True)]
-    return clips
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        found = list(threads.map(lambda name: _clips_of(dataset / split / f"{name}.tar", cache / split), shards))
+    return [clip for clips in found for clip in clips]
+
+
+def _clips_of(shard: Path, cache: Path) -> list[CachedClip]:
+    frames = cache / f"{shard.stem}.npy"
+    if not shard.is_file():
+        raise TrainingError(f"the shard {shard} is missing: put it back, or begin in another run folder")
+    if not _is_of(frames, shard):
+        _decode(shard, frames)
+    ellipses = _regions(frames)["ellipses"]
+    pictures = np.load(frames, mmap_mode="r")
+    return [CachedClip(*pair) for pair in zip(pictures, ellipses, strict=True)]
 
 
 def _is_of(frames: Path, shard: Path) -> bool:

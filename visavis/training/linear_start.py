@@ -62,6 +62,8 @@ class _Components:
 def start_linear(vae: CausalVideoVAE, clips: Callable[[], Iterable[StartClip]]) -> None:
     """Sets the straight way's weights from these clips of 8k + 1 frames, two latents at least; more people are better.
 
+    Clips are on the device of the network, which does the work.
+
     `clips` is called twice; the components of all of them are kept in half precision (1.3 MB a clip of 41 frames for
     `mini`).
     """
@@ -73,7 +75,7 @@ def start_linear(vae: CausalVideoVAE, clips: Callable[[], Iterable[StartClip]]) 
         steps_in, cells_out, out = (getattr(part, kind) for part in (encoder.steps_in, decoder.cells_out, encoder.out))
         steps = _principal((clip.rows(kind) for clip in coded), steps_in.out_features)
         spread_CK = _set_ends(steps_in, cells_out, steps, steps.scale(latent_channels))
-        latents_CK = _spread(latent_channels, min(latent_channels, spread_CK.shape[1]))
+        latents_CK = _spread(latent_channels, min(latent_channels, spread_CK.shape[1]), vae.device)
         out.weight[:latent_channels] = latents_CK @ spread_CK[:, : latents_CK.shape[1]].T
         out.bias[:latent_channels] = 0.0
     for kind in ("first", "other"):
@@ -141,7 +143,7 @@ def _set_ends(analysis: nn.Linear, synthesis: nn.Linear, found: _Components, sca
 
     Returns how coefficients are spread over channels [C, K].
     """
-    spread_CK = _spread(analysis.out_features, found.basis_CK.shape[1])
+    spread_CK = _spread(analysis.out_features, found.basis_CK.shape[1], found.basis_CK.device)
     basis_IC = found.basis_CK @ spread_CK.T
     analysis.weight.copy_(basis_IC.T / scale)
     analysis.bias.copy_(-(found.mean_C @ basis_IC) / scale)
@@ -150,18 +152,18 @@ def _set_ends(analysis: nn.Linear, synthesis: nn.Linear, found: _Components, sca
     return spread_CK
 
 
-def _spread(channels: int, components: int) -> Tensor:
+def _spread(channels: int, components: int, device: torch.device) -> Tensor:
     """Orthonormal columns [C, K] that spread coefficients over channels, so that all channels have a like scale."""
-    square, _ = torch.linalg.qr(torch.randn(channels, channels))
+    square, _ = torch.linalg.qr(torch.randn(channels, channels))  # drawn on the CPU: alike on every device
     columns: Tensor = square[:, :components]
-    return columns
+    return columns.to(device)
 
 
 def _fit_read(vae: CausalVideoVAE, coded: Iterable[_CodedClip], kind: str) -> None:
     """Least squares from a latent's neighbourhood to the encoder's token, which the straight way takes to pixels."""
     layer: nn.Linear = getattr(vae.decoder.read, kind)
-    size = layer.in_features + 1
-    inputs, outputs = torch.zeros(size, size), torch.zeros(size, layer.out_features)
+    size, device = layer.in_features + 1, layer.weight.device
+    inputs, outputs = torch.zeros(size, size, device=device), torch.zeros(size, layer.out_features, device=device)
     for clip in coded:
         tokens = vae.encoder.tokens(clip.components_THWK.float()[None], StreamMemory.of_whole_clip())
         latents = vae.encoder.moments(tokens, StreamMemory.of_whole_clip()).chunk(2, dim=-1)[0]
@@ -171,7 +173,7 @@ def _fit_read(vae: CausalVideoVAE, coded: Iterable[_CodedClip], kind: str) -> No
         weighted = seen_RI * clip.weight_of_steps(kind)[:, None]
         inputs += weighted.T @ seen_RI
         outputs += weighted.T @ tokens[0, chosen].flatten(0, 2)
-    inputs += _RIDGE * inputs.diagonal().mean() * torch.eye(size)
+    inputs += _RIDGE * inputs.diagonal().mean() * torch.eye(size, device=device)
     solution_IC = torch.linalg.solve(inputs.double(), outputs.double()).float()
     layer.weight.copy_(solution_IC[:-1].T)
     layer.bias.copy_(solution_IC[-1])

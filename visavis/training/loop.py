@@ -10,6 +10,7 @@ RUN/plan.json, checkpoints/, log.jsonl, tensorboard/, samples/
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -41,7 +42,9 @@ _GRADIENT_NORM: Final = 1.0
 # A step whose gradient is not finite is left out; so many in a row end the training.
 _BROKEN_STEPS: Final = 10
 _STEPS_A_LINE: Final = 10
-_BATCHES_AHEAD: Final = 3
+# A GPU takes a batch in less time than it takes a core to copy one. Each thread has one ready, and one is under way.
+_LOADING_THREADS: Final = min(max(2, len(os.sched_getaffinity(0)) // 2), 8)
+_BATCHES_AHEAD: Final = _LOADING_THREADS + 1
 
 
 @dataclass(slots=True)
@@ -110,7 +113,7 @@ class Training:
             self._enter(phase)
         forward = self._begin(phase, optimizer_state)
         first_step = self._place.step
-        with ThreadPoolExecutor(max_workers=2) as threads:
+        with ThreadPoolExecutor(_LOADING_THREADS) as threads:
             batches = self._batches(phase, threads)
             before = self._clock()
             while phase.progress(self._place.phase_steps, self._place.phase_minutes) < 1.0:

@@ -1,13 +1,15 @@
 """Where mouth and eyes are in each frame: ellipses, kept as numbers, drawn as a mask of any size.
 
 Legend: F frames, E ellipses (mouth, left eye, right eye), N points, R rows, C columns. Coordinates are shares of the
-picture, x to the right, y down.
+picture, x to the right, y down; `...` may be several clips.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from visavis.training.data.texture import Singles
 
@@ -27,12 +29,17 @@ def ellipse_around(points_N2: Singles, region: str, size: int) -> Singles:
 
 def draw_mask(ellipses_FE4: Singles, rows: int, columns: int) -> npt.NDArray[np.float32]:
     """The share of each cell that lies in any ellipse: [F, R, C] from 0 to 1, for pixels or latent cells alike."""
+    return mask_of(torch.from_numpy(np.asarray(ellipses_FE4, dtype=np.float32)), rows, columns).numpy()
+
+
+def mask_of(ellipses_FE4: Tensor, rows: int, columns: int) -> Tensor:
+    """As `draw_mask`, where the ellipses are: [..., F, E, 4] -> [..., F, R, C]."""
     finer = max(1, -(-64 // min(rows, columns)))
-    y = (np.arange(rows * finer, dtype=np.float32) + 0.5) / (rows * finer)
-    x = (np.arange(columns * finer, dtype=np.float32) + 0.5) / (columns * finer)
-    centre_x, centre_y, half_width, half_height = np.moveaxis(ellipses_FE4[..., None], 2, 0)
-    across = ((x - centre_x) / np.maximum(half_width, 1e-6)) ** 2
-    down = ((y - centre_y) / np.maximum(half_height, 1e-6)) ** 2
-    inside = (down[..., :, None] + across[..., None, :] <= 1).any(axis=1)
-    cells = inside.reshape(len(ellipses_FE4), rows, finer, columns, finer)
-    return np.asarray(cells.mean(axis=(2, 4)), dtype=np.float32)
+    y, x = ((torch.arange(n, device=ellipses_FE4.device) + 0.5) / n for n in (rows * finer, columns * finer))
+    centre_x, centre_y, half_width, half_height = ellipses_FE4[..., None].unbind(-2)
+    across = ((x - centre_x) / half_width.clamp_min(1e-6)) ** 2
+    down = ((y - centre_y) / half_height.clamp_min(1e-6)) ** 2
+    inside = (down[..., :, None] + across[..., None, :] <= 1).any(dim=-3)
+    cells = inside.unflatten(-1, (columns, finer)).unflatten(-3, (rows, finer))
+    shares: Tensor = inside.float() if finer == 1 else cells.float().mean(dim=(-3, -1))
+    return shares

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from visavis.training.speech.states_cache import StatesCacheError, cache_states
 from visavis.training.speech.training import shard_speech, speech_cache
 
 _RECORD_FILE: Final = "motion.json"
-_DECODING_THREADS: Final = 8
+_DECODING_THREADS: Final = len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, slots=True)
