@@ -52,7 +52,7 @@ learning_rate = 1e-3
 warmup_steps = 2
 accumulation = 1
 gradient_checkpointing = false
-options = { frames = 1, batch = 4, crop = 32, near_mouth = 0.5, start = { mouth = 5.0, eyes = 2.0 } }
+options = { frames = 1, batch = 4, crop = 32, near_mouth = 0.5, varied = 0.8, start = { mouth = 5.0, eyes = 2.0 } }
 
 [[phases]]
 name = "time"
@@ -61,7 +61,7 @@ learning_rate = 1e-3
 warmup_steps = 2
 accumulation = 2
 gradient_checkpointing = true
-options = { frames = 9, batch = 1, crop = 64, near_mouth = 0.0, straight_rate = 0.5 }
+options = { frames = 9, batch = 1, crop = 64, near_mouth = 0.0, varied = 0.8, straight_rate = 0.5 }
 """
 
 
@@ -199,6 +199,7 @@ def _mouth_error(mouth: float) -> float:
         (("frames = 9", "frames = 8"), "frames"),
         (("eyes = 2.0", "nose = 2.0"), "start says"),
         (("near_mouth = 0.5", "near_mouth = 1.5"), "near_mouth"),
+        (("varied = 0.8", "varied = 2"), "varied"),
         (("batch = 4", "bunch = 4"), "options"),
         (('task = "vae"', 'task = "speech-ae"'), "is a plan for"),
         (("steps = 6", "steps = 0"), "steps"),

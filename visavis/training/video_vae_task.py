@@ -1,10 +1,11 @@
 """Learning the video VAE from single pictures or short clips (REST, section 3.2, appendix E).
 
 Options of a phase: `frames` (1, or 8k + 1), `batch` clips, `crop` pixels (a multiple of 32), `near_mouth` (the share of
-crops around the mouth). Two more may be left out: `start`, the phase begins as the best linear autoencoder in which a
-pixel of mouth and eyes counts so much more, { mouth = 100.0, eyes = 40.0 } (else it goes on from the weights there
-are); and `straight_rate`, how fast the weights of that linear map learn, relative to the blocks, which start at nothing
-(else as fast).
+crops around the mouth), `varied` (the share of clips that are turned, zoomed, in other colours, perhaps backwards, as
+if of other people: `clip_view.py`). Two more may be left out: `start`, the phase begins as the best linear autoencoder
+in which a pixel of mouth and eyes counts so much more, { mouth = 100.0, eyes = 40.0 } (else it goes on from the weights
+there are); and `straight_rate`, how fast the weights of that linear map learn, relative to the blocks, which start at
+nothing (else as fast).
 
 A batch is copied whole and cut where the network computes: 32 clips of 17 pictures take a core 0.05 s so, and with
 cutting and drawing masks 1.7 s.
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from visavis.models.video_vae import CausalVideoVAE
+from visavis.training.clip_view import ClipView, draw_view
 from visavis.training.data.regions import mask_of
 from visavis.training.errors import TrainingError
 from visavis.training.frame_cache import CachedClip, Pixels, Singles
@@ -41,37 +43,21 @@ _EVALUATED_FRAMES: Final = 17
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Which part of all pictures of a clip is learnt from, and whether left and right are exchanged then."""
-
-    rows: slice
-    columns: slice
-    mirrored: bool
-
-    def cut(self, pictures: Tensor) -> Tensor:
-        """[..., H, W] -> the part of it."""
-        part = pictures[..., self.rows, self.columns]
-        return part.flip(-1) if self.mirrored else part
-
-
-@dataclass(frozen=True, slots=True)
 class ClipBatch:
     """Whole pictures [B, F, H, W, 3] with their ellipses [B, F, E, 4], and what is learnt from of each clip."""
 
     frames: Tensor
     ellipses: Tensor
-    windows: Sequence[Window]
+    views: Sequence[ClipView]
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Video [B, F, 3, crop, crop] in [-1, 1]; how much of each pixel is mouth, and eyes [B, F, crop, crop]."""
-        ellipses = self.ellipses.to(device, non_blocking=True)
+        ellipses, video = self.ellipses.to(device, non_blocking=True), as_video(self.frames, device)
         size = self.frames.shape[2:4]
-        mouth, eyes = (mask_of(chosen, *size) for chosen in (ellipses[:, :, :1], ellipses[:, :, 1:]))
-        video = self.frames.to(device, non_blocking=True).movedim(-1, -3)
-        return _as_numbers(self._cut(video)), self._cut(mouth), self._cut(eyes)
-
-    def _cut(self, whole: Tensor) -> Tensor:
-        return torch.stack([window.cut(one) for window, one in zip(self.windows, whole, strict=True)])
+        masks = torch.stack([mask_of(chosen, *size) for chosen in (ellipses[:, :, :1], ellipses[:, :, 1:])], dim=1)
+        seen = [view.of(*clip) for view, *clip in zip(self.views, video, masks, strict=True)]
+        seen_masks = torch.stack([regions for _, regions in seen])
+        return torch.stack([pictures for pictures, _ in seen]), seen_masks[:, 0], seen_masks[:, 1]
 
 
 class VideoVAETask:
@@ -107,8 +93,8 @@ class VideoVAETask:
     def batch(self, phase: Phase, chance: np.random.Generator) -> ClipBatch:
         """Random moments of random clips, cut out around the mouth or anywhere, half of them mirrored."""
         chosen = [self._moment(phase, chance) for _ in range(phase.options["batch"])]
-        frames, ellipses, windows = zip(*chosen, strict=True)
-        return ClipBatch(torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(ellipses)), windows)
+        frames, ellipses, views = zip(*chosen, strict=True)
+        return ClipBatch(torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(ellipses)), views)
 
     def loss(self, forward: nn.Module, batch: ClipBatch, device: torch.device) -> Mapping[str, Tensor]:
         """Weighted L1 of pixels and of gradients, and the KL divergence."""
@@ -132,14 +118,17 @@ class VideoVAETask:
         draw_sample_sheet(shown, samples)
         return errors.psnr()
 
-    def _moment(self, phase: Phase, chance: np.random.Generator) -> tuple[Pixels, Singles, Window]:
+    def _moment(self, phase: Phase, chance: np.random.Generator) -> tuple[Pixels, Singles, ClipView]:
         clip = self._train[int(chance.integers(len(self._train)))]
         frames, crop = phase.options["frames"], phase.options["crop"]
         first = int(chance.integers(len(clip.frames_FHW3) - frames + 1))
         moment = slice(first, first + frames)
-        rows, columns = _window(clip, first, crop, phase.options["near_mouth"], chance)
-        window = Window(rows, columns, mirrored=bool(chance.random() < 0.5))
-        return clip.frames_FHW3[moment], clip.ellipses_FE4[moment], window
+        height, width = clip.frames_FHW3.shape[1:3]
+        centre_x, centre_y = clip.ellipses_FE4[first, 0, :2] * (width, height)
+        mouth = (float(centre_x), float(centre_y)) if chance.random() < phase.options["near_mouth"] else None
+        varied = bool(chance.random() < phase.options["varied"])
+        view = draw_view(crop, (height, width), mouth, varied=varied, chance=chance)
+        return clip.frames_FHW3[moment], clip.ellipses_FE4[moment], view
 
     def _start_clips(self, mouth: float, eyes: float) -> Iterator[StartClip]:
         """Moments of clips spread over the data set, every other one mirrored, mouths and eyes weighted."""
@@ -149,39 +138,22 @@ class VideoVAETask:
             clip = self._train[int(index)]
             first = (number * 17) % (len(clip.frames_FHW3) - frames + 1)
             moment = slice(first, first + frames)
-            window = Window(slice(None), slice(None), mirrored=bool(number % 2))
             ellipses = torch.from_numpy(clip.ellipses_FE4[moment]).to(device)
             in_mouth, in_eyes = (
                 mask_of(part, *clip.frames_FHW3.shape[1:3]) for part in (ellipses[:, :1], ellipses[:, 1:])
             )
-            weight = window.cut(1.0 + mouth * in_mouth + eyes * in_eyes)
+            weight = (1.0 + mouth * in_mouth + eyes * in_eyes).unsqueeze(1)
             video = as_video(torch.from_numpy(np.array(clip.frames_FHW3[moment])), device)
-            yield StartClip(window.cut(video), weight.unsqueeze(1))
+            yield StartClip(video.flip(-1), weight.flip(-1)) if number % 2 else StartClip(video, weight)
 
 
 def as_video(frames: Tensor, device: torch.device) -> Tensor:
     """Bytes [..., H, W, 3] -> [..., 3, H, W] in [-1, 1] on the device."""
-    return _as_numbers(frames.to(device, non_blocking=True).movedim(-1, -3))
-
-
-def _as_numbers(pictures: Tensor) -> Tensor:
-    return pictures.float() / 127.5 - 1.0
-
-
-def _window(
-    clip: CachedClip, frame: int, crop: int, near_mouth: float, chance: np.random.Generator
-) -> tuple[slice, slice]:
-    """A square anywhere; the share `near_mouth` of them holds the mouth."""
-    size = clip.frames_FHW3.shape[1]
-    left, top = chance.integers(size - crop + 1, size=2)
-    if chance.random() < near_mouth:
-        centre = clip.ellipses_FE4[frame, 0, :2] * size
-        left, top = np.clip(centre - crop * chance.uniform(0.3, 0.7, size=2), 0, size - crop).astype(int)
-    return slice(top, top + crop), slice(left, left + crop)
+    return frames.to(device, non_blocking=True).movedim(-1, -3).float() / 127.5 - 1.0
 
 
 def _check(phase: Phase, shape: tuple[int, ...]) -> None:
-    options, wanted = phase.options, {"frames", "batch", "crop", "near_mouth"}
+    options, wanted = phase.options, {"frames", "batch", "crop", "near_mouth", "varied"}
     if set(options) - {"start", "straight_rate"} != wanted:
         raise TrainingError(
             f"phase {phase.name}: its options are {', '.join(sorted(wanted))}, perhaps start and straight_rate"
@@ -194,5 +166,6 @@ def _check(phase: Phase, shape: tuple[int, ...]) -> None:
         raise TrainingError(f"phase {phase.name}: batch is at least 1, frames 8k + 1 and at most {clip_frames}")
     if options["crop"] % 32 or not 32 <= options["crop"] <= size:
         raise TrainingError(f"phase {phase.name}: crop is a multiple of 32 and at most {size}")
-    if not 0 <= options["near_mouth"] <= 1:
-        raise TrainingError(f"phase {phase.name}: near_mouth is a share from 0 to 1")
+    for name in ("near_mouth", "varied"):
+        if not 0 <= options[name] <= 1:
+            raise TrainingError(f"phase {phase.name}: {name} is a share from 0 to 1")
