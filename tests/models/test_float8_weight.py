@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.models.small_transformer import plan, session, small_transformer, speech
+from visavis.models.a2v_dit import A2VTransformer
 from visavis.models.checkpoints import load_part, resolve_dtype
 from visavis.models.float8_weight import Float8Weight
 from visavis.models.generation import generate_chunk
@@ -65,4 +66,5 @@ def test_sizes_that_no_kernel_takes_are_refused() -> None:
 def test_a_part_loads_in_fp8() -> None:
     assert resolve_dtype("fp8", torch.device("cpu")) == resolve_dtype("auto", torch.device("cpu"))
     part = load_part("tiny", "transformer", "cpu", "fp8")
+    assert isinstance(part.module, A2VTransformer)
     assert part.module.proj_in.weight.dtype == resolve_dtype("auto", torch.device("cpu"))

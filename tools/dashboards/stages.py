@@ -108,7 +108,7 @@ def _stage(stage: str, title: str, text: str) -> dashboards.Dashboard:
         .with_panel(
             lines(
                 "Borders",
-                "Sessions that went back or were moved, by their state there; after an approximate one the face may jump.",
+                "Sessions that went back or were moved, by their state there; after an approximate one faces may jump.",
                 "cps",
                 Query(f"sum by (way) (rate(visavis_borders_total{{{here}}}[$__rate_interval]))", "{{way}}"),
             )
