@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from visavis.evaluation.crop_cache import cropped_clips
 from visavis.evaluation.face_embedder import FaceEmbedder
 from visavis.evaluation.face_embedder_task import FaceEmbedderTask
-from visavis.models.checkpoints import placed
-from visavis.training.errors import TrainingError
+from visavis.evaluation.judge_network import judge_network
 from visavis.training.model_folder import ModelCard, read_run, write_part
 from visavis.training.plan import Plan
 
@@ -36,28 +33,15 @@ def face_embedder_task(
     Raises TrainingError for missing data, options and weights that do not fit, ShardError for a broken shard.
     """
     clips = [cropped_clips(dataset, cache, split) for split in ("train", "test")]
-    return FaceEmbedderTask(_network(plan, weights), *clips)
+    return FaceEmbedderTask(judge_network(FaceEmbedder, plan, weights), *clips)
 
 
 def export_face_embedder(run: Path, out: Path, dataset: Path, cache: Path | None) -> None:
     """Writes the folder `out` from the last checkpoint in `run`. Raises TrainingError when there is none."""
     finished = read_run(run)
-    network = _network(finished.plan, None)
+    network = judge_network(FaceEmbedder, finished.plan, None)
     weights = finished.averaged_weights.items()
     network.load_state_dict(
         {name.removeprefix(_EMBEDDER): value for name, value in weights if name.startswith(_EMBEDDER)}
     )
     write_part(network, out, finished, ModelCard("Face embedder of visavis", _PURPOSE, _DATA, _LIMITS))
-
-
-def _network(plan: Plan, weights: Path | None) -> FaceEmbedder:
-    try:
-        if weights is not None:
-            loaded: FaceEmbedder = FaceEmbedder.from_pretrained(weights, local_files_only=True, low_cpu_mem_usage=False)
-            return placed(loaded, torch.device("cpu"), torch.float32)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.seed)
-            network: FaceEmbedder = FaceEmbedder(**plan.task_options)
-    except (OSError, TypeError, ValueError) as error:
-        raise TrainingError(f"no face embedder can be made of {weights or 'the task_options'}: {error}") from error
-    return network

@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from visavis.evaluation.crop_cache import cropped_clips
+from visavis.evaluation.judge_network import judge_network
 from visavis.evaluation.sync_net import SyncNet
 from visavis.evaluation.sync_net_task import SyncNetTask
-from visavis.models.checkpoints import placed
-from visavis.training.errors import TrainingError
 from visavis.training.model_folder import ModelCard, read_run, write_part
 from visavis.training.plan import Plan
 
@@ -31,25 +28,12 @@ def sync_net_task(plan: Plan, dataset: Path, run: Path, cache: Path | None, weig
     Raises TrainingError for missing data, options and weights that do not fit, ShardError for a broken shard.
     """
     clips = [cropped_clips(dataset, cache, split) for split in ("train", "test")]
-    return SyncNetTask(_network(plan, weights), *clips)
+    return SyncNetTask(judge_network(SyncNet, plan, weights), *clips)
 
 
 def export_sync_net(run: Path, out: Path, dataset: Path, cache: Path | None) -> None:
     """Writes the folder `out` from the last checkpoint in `run`. Raises TrainingError when there is none."""
     finished = read_run(run)
-    network = _network(finished.plan, None)
+    network = judge_network(SyncNet, finished.plan, None)
     network.load_state_dict(finished.averaged_weights)
     write_part(network, out, finished, ModelCard("SyncNet of visavis", _PURPOSE, _DATA, _LIMITS))
-
-
-def _network(plan: Plan, weights: Path | None) -> SyncNet:
-    try:
-        if weights is not None:
-            loaded: SyncNet = SyncNet.from_pretrained(weights, local_files_only=True, low_cpu_mem_usage=False)
-            return placed(loaded, torch.device("cpu"), torch.float32)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.seed)
-            network: SyncNet = SyncNet(**plan.task_options)
-    except (OSError, TypeError, ValueError) as error:
-        raise TrainingError(f"no SyncNet can be made of {weights or 'the task_options'}: {error}") from error
-    return network

@@ -9,7 +9,6 @@ M clips, T = 16 latent frames (121 frames), H W latent rows and columns, C laten
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from typing import Any, Final, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from visavis.models.video_autoencoder import VideoAutoencoder
@@ -28,6 +26,7 @@ from visavis.training.data.clips import Clip, read_shard
 from visavis.training.errors import TrainingError
 from visavis.training.speech.recordings import ShardSpeech
 from visavis.training.video_vae_task import as_video
+from visavis.training.whole_file import save_whole
 
 # Changes with the meaning of the files.
 _FORMAT: Final = "1"
@@ -102,17 +101,10 @@ def mouth_of_latents(mouth_FHW: Tensor, frames_a_latent: int) -> Tensor:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata=about)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        save_whole(path, tensors, about)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"cannot cache video latents in {path.parent}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class CachedLatents:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,12 +20,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from visavis.models.speech_features import CHUNK_FRAMES, CHUNK_SAMPLES, clip_features_from_states, clip_states
 from visavis.models.whisper import WhisperFeatures
 from visavis.training.speech.recordings import Recording, RecordingBatch
+from visavis.training.whole_file import save_whole
 
 # Changes with the meaning of the files.
 _FORMAT = 1
@@ -73,17 +72,10 @@ def cache_states(batch: RecordingBatch, folder: Path, whisper: WhisperFeatures) 
     recordings = list(batch.recordings())
     tensors = _tensors(recordings, whisper)
     about = {"format": str(_FORMAT), "clips": json.dumps([[item.key, item.voice] for item in recordings])}
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata=about)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        save_whole(path, tensors, about)
     except (OSError, SafetensorError) as error:
         raise StatesCacheError(f"cannot cache speech states in {folder}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
