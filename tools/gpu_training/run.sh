@@ -60,7 +60,7 @@ train() {
     for name in $parts; do made+=("weights/mini/$name"); done
     # The last sheet and the last film.
     for kind in png mp4; do
-        made+=($(cd "$tree" && ls "runs/$part"/samples/*.$kind 2>/dev/null | tail -1))
+        made+=($(cd "$tree" && find "runs/$part/samples" -name "*.$kind" | sort | tail -1))
     done
 }
 
