@@ -149,13 +149,18 @@ async def recorded_talk(
 
 
 async def undisturbed_pictures(gateway: GatewayUnderTest, pcm: bytes, **changes: Any) -> str:
-    """What one utterance looks like when nothing happens."""
+    """What one utterance looks like when nothing happens.
+
+    Its places count as used until the gateway reads the heartbeats again; what follows begins after that.
+    """
     async with recorded_talk(gateway, **changes) as talk:
         await talk.speak(pcm)
         await talk.end_audio()
         await talk.finish()
         talk.check()
-        return talk.pictures()
+        pictures = talk.pictures()
+    await asyncio.sleep(2 * gateway.settings.service.heartbeat_seconds)
+    return pictures
 
 
 async def gone(call: grpc.aio.Call) -> None:

@@ -91,6 +91,8 @@ class VideoDecoder(nn.Module):
         self.blocks = CellBlocks(width, blocks, expansion)
         self.cells_out = ForKind(_keeping_scale(width, components), _keeping_scale(width, FRAMES * components))
         self.pictures_out = _keeping_scale(components, CELL_VALUES)
+        # Noise of untrained weights as weak as pictures are, which leave [-1, 1] nowhere and codecs something to do.
+        nn.init.normal_(self.pictures_out.weight, std=0.3 * components**-0.5)
         halves = 4 * detail[0]
         self.detail_in = ForKind(nn.Linear(width, halves), nn.Linear(width, FRAMES * halves))
         self.detail = Detail(*detail)

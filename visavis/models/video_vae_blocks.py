@@ -28,7 +28,7 @@ def steps_of(pictures_NCHW: Tensor, batch_size: int) -> Tensor:
 
 
 class CellBlock(nn.Module):
-    """Residual block: [B, T, H, W, C] -> the same shape; starts as the identity.
+    """Residual block: [B, T, H, W, C] -> the same shape; adds little to it.
 
     A filter of each channel over 5 x 5 cells and three steps, the present one and two before, then two layers at each
     cell (ConvNeXt, arXiv 2201.03545, with time). Normalisation is per cell, so that a chunk equals the whole clip.
@@ -45,6 +45,9 @@ class CellBlock(nn.Module):
         self.norm = nn.RMSNorm(channels)
         self.widen = nn.Linear(channels, expansion * channels)
         self.narrow = nn.Linear(expansion * channels, channels)
+
+    def add_nothing(self) -> None:
+        """Makes the block the identity until it learns."""
         for parameter in self.narrow.parameters():
             nn.init.zeros_(parameter)
 
@@ -80,7 +83,7 @@ class CellBlocks(nn.ModuleList):
 class Detail(nn.Module):
     """What pictures have beyond a cell's own components: [N, C, H, W] of half cells -> pictures [N, 3, 16 H, 16 W].
 
-    Sees across the borders of cells. Starts as nothing.
+    Sees across the borders of cells.
     """
 
     PIXELS = 16
@@ -90,6 +93,9 @@ class Detail(nn.Module):
         self.conv_in = nn.Conv2d(channels, hidden, 3, padding=1)
         self.conv_hidden = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.conv_out = nn.Conv2d(hidden, 3 * self.PIXELS**2, 1)
+
+    def add_nothing(self) -> None:
+        """Makes this part put out nothing until it learns."""
         for parameter in self.conv_out.parameters():
             nn.init.zeros_(parameter)
 

@@ -286,15 +286,24 @@ def default_instance_id() -> str:
 def split_address(address: str) -> tuple[str, int]:
     """ "host:port" or "[v6]:port" as (host without brackets, port); raises ValueError.
 
-    An IPv6 address without brackets is refused: its last part could be a port or not.
+    Manifests write brackets around whatever address a pod has, IPv4 too. An IPv6 address without brackets is refused:
+    its last part could be a port or not.
     """
     host, colon, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     bare = host[1:-1] if bracketed else host
     known_port = port.isascii() and port.isdigit() and int(port) <= 65535
-    if not colon or not bare or not known_port or (":" in bare) != bracketed:
+    if not colon or not bare or not known_port or (not _is_ip(bare) if bracketed else ":" in bare):
         raise ValueError(f"{address!r} is not host:port (with an IPv6 address: [address]:port)")
     return bare, int(port)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def join_address(host: str, port: int) -> str:

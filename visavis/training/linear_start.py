@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from visavis.models.stream_memory import StreamMemory
 from visavis.models.video_vae import CELL, CausalVideoVAE
+from visavis.models.video_vae_blocks import CellBlock, Detail
 from visavis.runtime.freed_memory import return_freed_memory
 
 # Pictures next to each other are nearly alike: for the components of single pictures each seventh is enough.
@@ -80,6 +81,9 @@ def start_linear(vae: CausalVideoVAE, clips: Callable[[], Iterable[StartClip]]) 
         out.bias[:latent_channels] = 0.0
     for kind in ("first", "other"):
         _fit_read(vae, coded, kind)
+    for module in vae.modules():
+        if isinstance(module, CellBlock | Detail):
+            module.add_nothing()
 
 
 @dataclass(frozen=True, slots=True)
