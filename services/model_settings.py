@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from visavis.models.execution import DTYPES
 from visavis.runtime.settings import Environment
 
 
@@ -24,7 +25,7 @@ def read_model_settings(environment: Environment) -> ModelSettings:
     return ModelSettings(
         model=environment.text("MODEL", "mini"),
         device=environment.choice("DEVICE", "auto", ("auto", "cpu", "cuda")),
-        dtype=environment.choice("DTYPE", "auto", ("auto", "float32", "bfloat16", "int8", "fp8")),
+        dtype=environment.choice("DTYPE", "auto", DTYPES),
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from visavis.cli.command import add_command, add_preset
+from visavis.models.execution import DTYPES, EXECUTIONS
 
 
 def add_bench_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -66,15 +67,8 @@ def _add_generator(benches: "argparse._SubParsersAction[argparse.ArgumentParser]
         "--modes", nargs="+", choices=("parity", "fast"), default=["parity", "fast"], help="both by default"
     )
     generator.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="%(default)s")
-    generator.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16", "int8", "fp8"), default="auto", help="%(default)s"
-    )
-    generator.add_argument(
-        "--execution",
-        choices=("eager", "compiled", "graphed", "compiled-graphed"),
-        default="eager",
-        help="%(default)s; graphs need a GPU",
-    )
+    generator.add_argument("--dtype", choices=DTYPES, default="auto", help="%(default)s")
+    generator.add_argument("--execution", choices=EXECUTIONS, default="eager", help="%(default)s; graphs need a GPU")
     generator.add_argument("--blocks", type=int, metavar="N", help="so many transformer blocks, where time lacks")
     generator.add_argument("--decode", action="store_true", help="also decode pictures, alone and beside")
     generator.add_argument("--seconds", type=float, default=3.0, metavar="S", help="per figure (%(default)s)")

@@ -4,38 +4,9 @@ Legend: B batch, T time steps, H rows, W columns, C channels.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visavis.models.stream_memory import StreamMemory
-
-
-class CausalTimeConvolution(nn.Module):
-    """Mixes time steps and channels of every position by itself: [B, T, H, W, C] -> [B, T', H, W, C'].
-
-    With a stride s the first step stays alone and each further group of s steps becomes one, so 1 + s k steps
-    give 1 + k. Before the first step of a clip its copies stand.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, *, kernel_steps: int, stride_steps: int = 1) -> None:
-        super().__init__()
-        if not 1 <= stride_steps <= kernel_steps:
-            raise ValueError(f"stride_steps must lie between 1 and kernel_steps={kernel_steps}, got {stride_steps}")
-        self.kernel_steps = kernel_steps
-        self.stride_steps = stride_steps
-        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_steps, 1))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
-
-    def forward(self, steps_BTHWC: Tensor, memory: StreamMemory) -> Tensor:
-        extended = memory.extend(
-            steps_BTHWC, dim=1, padding=self.kernel_steps - 1, kept=self.kernel_steps - self.stride_steps
-        )
-        rows, columns = extended.shape[2:4]
-        # Channels last, a clip is a picture with time as its rows, so a 2-D convolution runs without a copy.
-        picture = extended.flatten(2, 3).permute(0, 3, 1, 2)
-        mixed = F.conv2d(picture, self.weight, self.bias, stride=(self.stride_steps, 1))
-        steps: Tensor = mixed.permute(0, 2, 3, 1).unflatten(2, (rows, columns))
-        return steps
 
 
 class VideoConvolution(nn.Module):

@@ -21,6 +21,7 @@ from torch import nn
 
 from visavis.configs import config_names
 from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.execution import DTYPES
 from visavis.models.fast_preset import FAST_FOLDER, checked_sampling, make_fast
 from visavis.models.float8_weight import can_compute_in_float8
 from visavis.models.generation import SamplingSettings
@@ -147,7 +148,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     With "int8", tensors are float32, with "fp8" as with "auto". Raises `ValueError` for a dtype that there is not on
     this device.
     """
-    if dtype not in ("auto", "float32", "bfloat16", "int8", "fp8"):
+    if dtype not in DTYPES:
         raise ValueError(f"the dtype must be auto, float32, bfloat16, int8 or fp8, got {dtype!r}")
     if dtype == "fp8" and not can_compute_in_float8(device):
         raise ValueError("the dtype fp8 is for GPUs from Ada and Hopper on; set the dtype to auto")

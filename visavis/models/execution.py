@@ -1,7 +1,10 @@
-"""The ways in which a forward pass can be carried out (`visavis.models.step_runner`)."""
+"""In which ways and in what numbers a forward pass can be carried out; no torch, so that commands know them too."""
 
 from typing import Final, Literal, get_args
 
-# graphed: CUDA graphs of the eager operations; compiled-graphed: of compiled blocks.
+# By `visavis.models.step_runner`. graphed: CUDA graphs of the eager operations; compiled-graphed: of compiled blocks.
 Execution = Literal["eager", "compiled", "graphed", "compiled-graphed"]
 EXECUTIONS: Final[tuple[Execution, ...]] = get_args(Execution)
+
+# What an operator can ask for (`visavis.models.checkpoints.resolve_dtype`).
+DTYPES: Final = ("auto", "float32", "bfloat16", "int8", "fp8")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from visavis.models.checkpoints import placed
 from visavis.models.presets import load_preset
 from visavis.models.video_vae import CausalVideoVAE
 from visavis.training.errors import TrainingError
 from visavis.training.frame_cache import CachedClip, cached_clips, shard_names
 from visavis.training.plan import Plan
+from visavis.training.read_part import read_part
 from visavis.training.video_vae_task import VideoVAETask
 
 
@@ -57,13 +57,5 @@ def video_vae(plan: Plan, weights: Path | None) -> CausalVideoVAE:
         torch.manual_seed(plan.seed)
         vae: CausalVideoVAE = CausalVideoVAE(**preset.vae)
     if weights is not None:
-        vae.load_state_dict(_weights(weights).state_dict())
+        vae.load_state_dict(read_part(CausalVideoVAE, weights, "a video VAE").state_dict())
     return vae
-
-
-def _weights(folder: Path) -> CausalVideoVAE:
-    try:
-        vae: CausalVideoVAE = CausalVideoVAE.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"{folder} holds no weights of a video VAE: {error}") from error
-    return placed(vae, torch.device("cpu"), torch.float32)

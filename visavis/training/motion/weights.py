@@ -17,6 +17,7 @@ from visavis.models.video_autoencoder import VideoAutoencoder
 from visavis.training.errors import TrainingError
 from visavis.training.motion.network import MotionNetwork, start_quietly
 from visavis.training.plan import Plan
+from visavis.training.read_part import read_part
 
 # The SpeechAE that was learnt along with a transformer stands beside it under this name.
 SPEECH_AE_BESIDE: Final = {"transformer": "speech_ae", "teacher": "teacher_speech_ae"}
@@ -57,14 +58,14 @@ def read_network(kind: type[Network], plan: Plan, weights: Path, speech_ae: Path
                 "as --speech-ae"
             )
         speech_ae = weights.with_name(SPEECH_AE_BESIDE[weights.name])
-    transformer: A2VTransformer = _read(A2VTransformer, weights, "a transformer")
+    transformer: A2VTransformer = read_part(A2VTransformer, weights, "a transformer")
     _check_arguments(transformer.config, preset.transformer, weights, preset.name)
     return kind(transformer, read_speech_ae(preset, speech_ae))
 
 
 def read_speech_ae(preset: Preset, folder: Path) -> SpeechAE:
     """The SpeechAE in a folder. Raises TrainingError where it is none of the preset's."""
-    speech_ae: SpeechAE = _read(SpeechAE, folder, "a SpeechAE")
+    speech_ae: SpeechAE = read_part(SpeechAE, folder, "a SpeechAE")
     _check_arguments(speech_ae.config, preset.speech_ae, folder, preset.name)
     return speech_ae
 
@@ -77,18 +78,10 @@ def read_vae(preset: Preset, folder: Path | None) -> VideoAutoencoder:
             f"the preset {preset.name} ships no video VAE: train one (`visavis train vae`), export it and give "
             "its folder as --vae"
         )
-    vae: VideoAutoencoder = _read(VAE_CLASSES[preset.vae_kind], chosen, "a video VAE")
+    vae: VideoAutoencoder = read_part(VAE_CLASSES[preset.vae_kind], chosen, "a video VAE")
     if vae.latents_mean.shape[0] != preset.transformer["in_channels"]:
         raise TrainingError(f"the VAE in {chosen} has other latents than the preset {preset.name}")
     return vae.eval().requires_grad_(False)
-
-
-def _read(kind: Any, folder: Path, what: str) -> Any:
-    try:
-        module = kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"{folder} holds no weights of {what}: {error}") from error
-    return module
 
 
 def _check_arguments(config: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path, preset: str) -> None:

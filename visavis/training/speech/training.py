@@ -15,6 +15,7 @@ from visavis.training.data.voice import VoiceError
 from visavis.training.data.voices import ENGINES, Speaker, require_engines
 from visavis.training.errors import TrainingError
 from visavis.training.plan import Plan
+from visavis.training.read_part import read_part
 from visavis.training.speech.heard_voices import heard_voices
 from visavis.training.speech.recordings import RecordingBatch, ShardSpeech, SpokenBatch
 from visavis.training.speech.states_cache import CachedStates, StatesCacheError, cache_states
@@ -108,18 +109,9 @@ def _keep_paths(run: Path, folder: Path, paths: dict[str, list[Path]]) -> None:
 def speech_ae_network(plan: Plan, weights: Path | None) -> SpeechAE:
     """The network of the plan's preset: from a SpeechAE's folder, or with seeded random weights."""
     if weights is not None:
-        return _weights(weights)
+        loaded: SpeechAE = read_part(SpeechAE, weights, "a SpeechAE")
+        return loaded
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         speech_ae: SpeechAE = SpeechAE(**load_preset(plan.preset).speech_ae)
-    return speech_ae
-
-
-def _weights(folder: Path) -> SpeechAE:
-    try:
-        speech_ae: SpeechAE = SpeechAE.from_pretrained(
-            folder, torch_dtype=torch.float32, local_files_only=True, low_cpu_mem_usage=False
-        )
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{folder} holds no weights of a SpeechAE: {error}") from error
     return speech_ae
