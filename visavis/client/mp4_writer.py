@@ -42,7 +42,8 @@ class Mp4Writer:
         self._video = self._container.add_stream("libx264", rate=FRAME_RATE)
         self._video.width, self._video.height = width, height
         self._video.pix_fmt = "yuv420p"
-        self._video.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
+        # With its macroblock tree x264 reads memory that it did not write: the same pictures gave other bits each time.
+        self._video.options = {"crf": str(crf), "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
         rate = audio_format.sample_rate_hz
         self._aac_rate = rate if rate in _AAC_RATES_HZ else _FALLBACK_RATE_HZ
         self._layout = "stereo" if audio_format.channel_count == 2 else "mono"
