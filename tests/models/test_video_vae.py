@@ -218,7 +218,7 @@ def test_wrong_statistics_and_settings_are_refused() -> None:
 
 
 @torch.no_grad()
-def test_without_what_blocks_and_detail_add_the_network_is_linear() -> None:
+def test_without_what_blocks_and_detail_add_keys_are_linear() -> None:
     vae = untrained_vae()
     straight = {id(parameter) for parameter in vae.straight_parameters()}
     added = [parameter for parameter in vae.parameters() if id(parameter) not in straight]
@@ -227,12 +227,16 @@ def test_without_what_blocks_and_detail_add_the_network_is_linear() -> None:
     for parameter in added:
         parameter.zero_()
     first, second = random_latents(4, seed=1), random_latents(4, seed=2)
-    mixed = vae.reconstruct((first + second) / 2)
-    torch.testing.assert_close(mixed, (vae.reconstruct(first) + vae.reconstruct(second)) / 2, atol=TOLERANCE, rtol=0)
+    assert not_linear(vae, first, second) < TOLERANCE
     for parameter in added:
         parameter.add_(torch.randn_like(parameter))
-    mixed = vae.reconstruct((first + second) / 2)
-    assert float((mixed - (vae.reconstruct(first) + vae.reconstruct(second)) / 2).abs().max()) > 0.01
+    assert not_linear(vae, first, second) > 0.01
+
+
+def not_linear(vae: CausalVideoVAE, first: Tensor, second: Tensor) -> float:
+    """How far the keys of the mean of two latents are from the mean of their keys."""
+    mixed, one, other = (vae.reconstruct(each)[:, ::8] for each in ((first + second) / 2, first, second))
+    return float((mixed - (one + other) / 2).abs().max())
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
