@@ -82,6 +82,7 @@ class StageLink(Generic[RequestT, ResponseT]):
         self._leaving = False
         self._finishing = asyncio.Event()
         self._draining = asyncio.Event()
+        self._drains_since = 0.0
         self._work = asyncio.Event()
         self._quiet = asyncio.Event()
         self._losses = 0
@@ -186,6 +187,7 @@ class StageLink(Generic[RequestT, ResponseT]):
     async def _read(self, serving: OpenStage[RequestT, ResponseT]) -> None:
         while (response := await serving.stream.receive()) is not None:
             if response.WhichOneof("response") == "draining":
+                self._drains_since = time.monotonic()
                 self._draining.set()
             else:
                 await self._take(serving, response)
@@ -264,15 +266,17 @@ class StageLink(Generic[RequestT, ResponseT]):
         self._leaving = True
         began = time.monotonic()
         moved = await self._move_exactly(serving)
-        kind: MoveKind = "failed" if moved is None else "exact"
+        kind: MoveKind = "exact"
         if moved is None:
+            kind = "rebuilt"
             try:
                 moved = await self._reopen(serving.instance, others_only=True)
-                kind = "rebuilt"
             except VisavisError as error:
+                # Served on: the next try may find a place.
                 self._log("the session could not be moved", error)
+                return
         self._metrics.moved("hand_over", self._dialect.stage, kind, time.monotonic() - began)
-        self._open = moved or serving
+        self._open = moved
 
     async def _move_exactly(self, serving: OpenStage[RequestT, ResponseT]) -> OpenStage[RequestT, ResponseT] | None:
         request = self._dialect.move(serving.instance.address, getattr(serving.ready, "fencing_token", 0))
@@ -294,6 +298,8 @@ class StageLink(Generic[RequestT, ResponseT]):
             return
         self._log("stage failed", failure)
         began = time.monotonic()
+        if self._draining.is_set():
+            self._metrics.moved("hand_over", self._dialect.stage, "failed", began - self._drains_since)
         if self._recovers_until is None:
             self._recovers_until = began + self._settings.recovery_seconds
         self._losses += 1

@@ -263,6 +263,28 @@ async def test_a_draining_instance_serves_on_until_there_is_another(redis_url: s
             talk.check()
             assert talk.pictures() == wanted
             await other.stop()
+        kind = "exact" if number == 1 else "rebuilt"
+        assert gateway.metric("visavis_gateway_hand_overs_total", stage=STAGES[number], kind=kind) == 1
+        assert gateway.metric("visavis_gateway_hand_overs_total", stage=STAGES[number], kind="failed") == 0
+
+
+@pytest.mark.parametrize("number", range(3), ids=STAGES)
+async def test_a_drain_that_ends_too_early_has_failed_once(
+    redis_url: str, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stages = one_of_each()
+    async with running_gateway(redis_url, stages, **QUICK) as gateway:
+        wanted = await undisturbed_pictures(gateway, SPEECH)
+        async with recorded_talk(gateway) as talk:
+            await stages[number].drain(gateway.registry)
+            await eventually(lambda: caplog.messages.count("the session could not be moved") >= 3, seconds=5)
+            await stages[number].stop()
+            await add_stage(other := SERVERS[number](instance_id="other"), gateway.runtime)
+            await say(talk)
+            assert talk.pictures() == wanted
+            await other.stop()
+        assert gateway.metric("visavis_gateway_hand_overs_total", stage=STAGES[number], kind="failed") == 1
+        assert gateway.metric("visavis_gateway_recoveries_total", stage=STAGES[number], kind="rebuilt") == 1
 
 
 async def test_a_silent_session_is_moved_too(redis_url: str) -> None:
