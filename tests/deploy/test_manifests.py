@@ -127,6 +127,15 @@ def test_times_fit_into_each_other(overlay: str, role: str, tmp_path: Path) -> N
 
 
 @every_overlay
+@every_role
+def test_pods_without_redis_are_not_evicted(overlay: str, role: str) -> None:
+    """They are not ready and serve their sessions on: one that is not ready counts as one that is away."""
+    budget = named(overlay, "PodDisruptionBudget", role)["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget.get("unhealthyPodEvictionPolicy", "IfHealthyBudget") == "IfHealthyBudget"
+
+
+@every_overlay
 def test_selectors_find_their_pods(overlay: str) -> None:
     pods = [each["spec"]["template"]["metadata"]["labels"] for each in of_kind(overlay, "Deployment", "StatefulSet")]
     selectors: list[dict[str, str]] = []
