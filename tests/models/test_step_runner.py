@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.models.small_transformer import SETTINGS, plan, session, small_transformer, speech
 from visavis.models.checkpoints import placed
+from visavis.models.forward_pass import ForwardPass
 from visavis.models.generation import (
     CacheSource,
     ChunkInProgress,
@@ -23,7 +24,7 @@ from visavis.models.generation import (
     generate_chunk,
 )
 from visavis.models.graphed_runner import GraphedRunner, Replay
-from visavis.models.step_runner import compile_blocks, eager_runner, step_runner
+from visavis.models.step_runner import StepRunner, compile_blocks, eager_runner, step_runner
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
@@ -46,6 +47,22 @@ class Reruns:
                 kept.copy_(result)
 
         return replay, kept
+
+
+class Widths:
+    """Notes how many rows the passes have that reach a runner."""
+
+    def __init__(self, runner: StepRunner) -> None:
+        self._runner = runner
+        self.seen: list[int] = []
+
+    def velocities(self, forward_pass: ForwardPass) -> torch.Tensor:
+        self.seen.append(len(forward_pass.latents_RTHWC))
+        return self._runner.velocities(forward_pass)
+
+    def remember(self, forward_pass: ForwardPass) -> None:
+        self.seen.append(len(forward_pass.latents_RTHWC))
+        self._runner.remember(forward_pass)
 
 
 def talk(sampling: SamplingPlan, sessions: int, chunks: int) -> list[torch.Tensor]:
@@ -145,6 +162,30 @@ def test_sessions_that_come_and_go_find_their_own_past() -> None:
         results.append([chunk.latents_THWC for chunk in chunks])
         results[-1] += [context.keys_LRND for chunk in chunks if (context := chunk.result()[1].context)]
     assert_same(results[1], results[0])
+
+
+@pytest.mark.parametrize("cache_source", ["clean", "last_step"])
+def test_a_first_chunk_leaves_the_others_to_their_graph(cache_source: CacheSource) -> None:
+    eager = plan(small_transformer(prompt_tokens=3), replace(SETTINGS, cache_source=cache_source))
+    inner = Widths(eager.runner)
+    capture = Reruns()
+    buffered = replace(eager, runner=GraphedRunner(inner, 6, capture))
+    results = []
+    for sampling in (eager, buffered):
+        # The second and the fourth have just joined: rows of both kinds stand apart.
+        states = [session(sampling, seed=seed) for seed in (3, 4, 5, 6)]
+        states[::2] = [generate_chunk(speech(seed=8), state)[1] for state in states[::2]]
+        inner.seen.clear()
+        chunks = [ChunkInProgress(speech(seed=20 + index), state) for index, state in enumerate(states)]
+        while not chunks[0].done:
+            denoise_step(chunks)
+        results.append([chunk.latents_THWC for chunk in chunks])
+        results[-1] += [context.keys_LRND for chunk in chunks if (context := chunk.result()[1].context)]
+    assert_same(results[1], results[0])
+    # Two rows of each: the graph's as they were captured, and the others' eagerly, never eight at once.
+    assert set(inner.seen) == {4}
+    assert len(results[1]) == 8
+    assert capture.captures == 2
 
 
 def test_first_chunks_and_large_batches_go_past_the_graphs() -> None:

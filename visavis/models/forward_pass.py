@@ -5,8 +5,8 @@ Legend: R rows of the batch, T latent frames, H W latent rows and columns, C lat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -50,3 +50,23 @@ class ForwardPass:
             [speech.part(rows) for speech in self.speech],
             self.text,
         )
+
+    def of_windows(self, wanted: Callable[[Window], bool]) -> ForwardPass:
+        """The same of some of its chunks, in their order; the windows are the same objects. One at least is wanted."""
+        chosen = [(first, window) for first, window in self.windows() if wanted(window)]
+        runs: list[slice] = []
+        for first, window in chosen:
+            start = runs.pop().start if runs and runs[-1].stop == first else first
+            runs.append(slice(start, first + window.rows))
+        parts = [self.part(rows) for rows in runs]
+        windows = [window for _, window in chosen]
+        memory = windows[0] if len(windows) == 1 else Windows(windows)
+        if len(parts) == 1:
+            return replace(parts[0], memory=memory)
+        modulation = Modulation(
+            torch.cat([part.modulation.blocks for part in parts], dim=1),
+            torch.cat([part.modulation.output for part in parts]),
+        )
+        speech = [FoldedSpeech.concatenate(list(each)) for each in zip(*(part.speech for part in parts), strict=True)]
+        latents_RTHWC = torch.cat([part.latents_RTHWC for part in parts])
+        return ForwardPass(latents_RTHWC, modulation, memory, speech, self.text)

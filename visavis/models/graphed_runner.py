@@ -32,8 +32,8 @@ Capture = Callable[[Callable[[], torch.Tensor | None]], tuple[Replay, torch.Tens
 class GraphedRunner:
     """Implements `StepRunner` with one graph for each number of rows and kind of pass, captured when it first comes.
 
-    Passes with a first chunk, which attends to less, whole clips, and batches of more than `most_rows` rows go to
-    `inner` as they are. The host waits for nothing; a result is overwritten by the next pass.
+    Rows of first chunks, which attend to less, go to `inner` beside the others' graph; so do whole clips, and batches
+    of more than `most_rows` rows. The host waits for nothing; a result is overwritten by the next pass.
     """
 
     def __init__(self, inner: StepRunner, most_rows: int, capture: Capture) -> None:
@@ -46,23 +46,40 @@ class GraphedRunner:
 
     def velocities(self, forward_pass: ForwardPass) -> torch.Tensor:
         """Implements `StepRunner`."""
-        if not self._fits(forward_pass):
+        graphed, others = self._shares(forward_pass)
+        if graphed is None:
             return self._inner.velocities(forward_pass)
-        velocities_RTHWC = self._replay(forward_pass, wants_velocities=True)
-        assert velocities_RTHWC is not None
-        return velocities_RTHWC
+        found_RTHWC = self._replay(graphed, wants_velocities=True)
+        assert found_RTHWC is not None
+        if others is None:
+            return found_RTHWC
+        shares = {True: (graphed, found_RTHWC), False: (others, self._inner.velocities(others))}
+        parts = {
+            share: iter(velocities_RTHWC.split([window.rows for _, window in part.windows()]))
+            for share, (part, velocities_RTHWC) in shares.items()
+        }
+        return torch.cat([next(parts[window.has_context]) for _, window in forward_pass.windows()])
 
     def remember(self, forward_pass: ForwardPass) -> None:
         """Implements `StepRunner`."""
-        if self._fits(forward_pass):
-            self._replay(forward_pass, wants_velocities=False)
-        else:
-            self._inner.remember(forward_pass)
+        graphed, others = self._shares(forward_pass)
+        if graphed is not None:
+            self._replay(graphed, wants_velocities=False)
+        if others is not None:
+            self._inner.remember(others)
 
-    def _fits(self, forward_pass: ForwardPass) -> bool:
+    def _shares(self, forward_pass: ForwardPass) -> tuple[ForwardPass | None, ForwardPass | None]:
+        """What goes through a graph, and what does not."""
         windows = forward_pass.windows()
-        has_room = len(forward_pass.latents_RTHWC) <= self._most_rows
-        return has_room and bool(windows) and all(window.has_context for _, window in windows)
+        rows = sum(window.rows for _, window in windows if window.has_context)
+        if not 0 < rows <= self._most_rows:
+            return None, forward_pass
+        if rows == len(forward_pass.latents_RTHWC):
+            return forward_pass, None
+        return (
+            forward_pass.of_windows(lambda window: window.has_context),
+            forward_pass.of_windows(lambda window: not window.has_context),
+        )
 
     def _replay(self, forward_pass: ForwardPass, *, wants_velocities: bool) -> torch.Tensor | None:
         if self._buffers is None:
