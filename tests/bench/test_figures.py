@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tests.bench.histories import good_run
 from visavis.bench.load_figures import load_figures
 from visavis.bench.measured_session import ChunkRecord, SessionMeasurement, count_late
-from visavis.bench.measurement_json import measurement_from_json
+from visavis.bench.measurement_json import in_process_from_json, measurement_from_json
 from visavis.bench.percentiles import Percentiles
-from visavis.bench.pipeline_result import InProcessFigures, fast_figures, overhead_of, paced_figures
+from visavis.bench.pipeline import services_run
+from visavis.bench.pipeline_result import InProcessFigures, ModelRun, fast_figures, overhead_of, paced_figures
 from visavis.bench.resources import MachineUse, ResourceUse
 from visavis.client import ChunkTiming, StageTiming
 
@@ -78,13 +79,30 @@ def test_players_that_stood_still_raise_the_factor_of_a_paced_run() -> None:
     assert paced_figures(load_figures(tally), {}, QUIET).real_time_factor == pytest.approx(1.1)
 
 
+def alone(run: ModelRun) -> InProcessFigures:
+    return InProcessFigures(
+        run=run,
+        precision="float32",
+        real_time_factor=0.5,
+        chunk_seconds=Percentiles.of([0.48]),
+        cpu_seconds_per_chunk=1.0,
+        threads=1,
+        matrix_operations_per_second=1e9,
+    )
+
+
 def test_overhead_compares_with_one_process() -> None:
     use = {"generator": ResourceUse(0, 3.0), "gateway": ResourceUse(0, 0.3)}
     fast = fast_figures([session(*(chunk(index, index * 0.5) for index in (1, 2, 3)))], use, QUIET)
-    alone = InProcessFigures(
-        0.5, Percentiles.of([0.48]), cpu_seconds_per_chunk=1.0, threads=1, matrix_operations_per_second=1e9
-    )
-    found = overhead_of(fast, paced_figures(load_figures(good_run()), {}, QUIET), alone)
+    paced = paced_figures(load_figures(good_run()), {}, QUIET)
+    plain = services_run({})
+    assert in_process_from_json(json.loads(json.dumps(dataclasses.asdict(alone(plain))))) == alone(plain)
+    found = overhead_of(fast, paced, plain, alone(plain))
+    assert found is not None
     assert found.cpu_share == pytest.approx(0.1)
     assert found.between_seconds == pytest.approx(0.7 - 3 * 0.21)
     assert found.between_share == pytest.approx(0.07 / 0.48)
+    for setting, value in (("DTYPE", "int8"), ("SAMPLING", "fast"), ("EXECUTION", "graphed"), ("DEVICE", "cpu")):
+        other = services_run({f"VISAVIS_{setting}": value})
+        assert overhead_of(fast, paced, other, alone(plain)) is None
+        assert overhead_of(fast, paced, other, alone(other)) == found

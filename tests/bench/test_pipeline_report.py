@@ -12,7 +12,14 @@ from visavis.bench.capacity_search import SearchStep, find_capacity
 from visavis.bench.load_figures import load_figures
 from visavis.bench.percentiles import Percentiles
 from visavis.bench.pipeline_report import print_result, write_results
-from visavis.bench.pipeline_result import InProcessFigures, PipelineResult, fast_figures, overhead_of, paced_figures
+from visavis.bench.pipeline_result import (
+    InProcessFigures,
+    ModelRun,
+    PipelineResult,
+    fast_figures,
+    overhead_of,
+    paced_figures,
+)
 from visavis.bench.resources import MachineClock, ResourceUse
 from visavis.bench.surroundings import surroundings
 from visavis.client import Model
@@ -22,7 +29,8 @@ LATE = good_run(sessions=1)
 LATE.add(seen(101, 0.9, late=0.4))
 FAST = fast_figures([session(chunk(1, 1.0), chunk(2, 1.9))], RESOURCES, QUIET)
 PACED = paced_figures(load_figures(LATE), RESOURCES, replace(QUIET, others_cpu_seconds=3.0))
-ALONE = InProcessFigures(0.7, Percentiles.of([0.6, 0.7]), 0.9, threads=2, matrix_operations_per_second=2.5e11)
+RUN = ModelRun(device="auto", dtype="int8", sampling="standard", execution="eager")
+ALONE = InProcessFigures(RUN, "int8", 0.7, Percentiles.of([0.6, 0.7]), 0.9, 2, matrix_operations_per_second=2.5e11)
 RESULT = PipelineResult(
     surroundings=surroundings(),
     preset="mini",
@@ -31,11 +39,12 @@ RESULT = PipelineResult(
     speech_seconds=1.92,
     playout_buffer_seconds=0.2,
     settings=("VISAVIS_DTYPE=int8",),
+    run=RUN,
     fast=FAST,
     paced=PACED,
     search=find_capacity(4, lambda n: SearchStep(n, PACED.load, ("late",) if n > 3 else ())),
     in_process=ALONE,
-    overhead=overhead_of(FAST, PACED, ALONE),
+    overhead=overhead_of(FAST, PACED, RUN, ALONE),
 )
 
 
@@ -66,6 +75,14 @@ def test_a_dated_page_names_commit_hardware_command_and_date(tmp_path: Path) -> 
 def test_without_a_search_there_is_no_plot(tmp_path: Path) -> None:
     written = write_results(replace(RESULT, search=None, in_process=None, overhead=None), tmp_path)
     assert [path.suffix for path in written] == [".md", ".json"]
+
+
+def test_runs_of_different_products_are_not_compared(tmp_path: Path) -> None:
+    alone = replace(ALONE, run=replace(RUN, dtype="auto"), precision="float32")
+    text = write_results(replace(RESULT, in_process=alone, overhead=None), tmp_path)[0].read_text()
+    assert "Not compared with the services, which ran otherwise: one process has dtype auto, not int8." in text
+    assert "target: 5%" not in text
+    assert "take +" in write_results(RESULT, tmp_path)[0].read_text()
 
 
 def test_a_busy_machine_is_told() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import torch
 
 from visavis.bench.generator_result import Precision
+from visavis.models.checkpoints import resolve_dtype
 from visavis.models.float8_weight import FORMAT, Float8Weight
 from visavis.models.int8_weight import Int8Weight
 
@@ -17,6 +18,17 @@ _LEAST_REPEATS: Final = 12
 _LEAST_SECONDS: Final = 1.0
 _COPIED_BYTES: Final = {"cpu": 2**28, "cuda": 2**32}
 _MATRIX_SIZE: Final = {"cpu": 2048, "cuda": 8192}
+
+
+def precision_of(dtype: str, device: torch.device) -> Precision:
+    """In what a transformer's large products are computed that is loaded with this `dtype` ("auto" and others).
+
+    Raises ValueError for a dtype that there is not on this device.
+    """
+    resolved = resolve_dtype(dtype, device)
+    if dtype in ("int8", "fp8"):
+        return cast("Precision", dtype)
+    return "bfloat16" if resolved == torch.bfloat16 else "float32"
 
 
 def matrix_operations_per_second(device: torch.device, precision: Precision) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,9 +13,7 @@ from visavis.cli.errors import CommandError
 from visavis.openmp import wait_asleep
 
 if TYPE_CHECKING:
-    from visavis.bench.generator_result import GeneratorResult, Precision
-
-_PRECISIONS: Final[dict[str, Precision]] = {"torch.float32": "float32", "torch.bfloat16": "bfloat16"}
+    from visavis.bench.generator_result import GeneratorResult
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,14 +44,14 @@ def measure(options: argparse.Namespace, console: Console) -> GeneratorResult:
     """Everything, one preset after the other. Raises CommandError for what this machine has not."""
     import torch
 
+    from visavis.bench.device_rates import precision_of
     from visavis.bench.generator_result import SCHEMA, GeneratorResult
     from visavis.bench.generator_runs import Conditions, measure_preset, measured_rates
-    from visavis.models.checkpoints import resolve_device, resolve_dtype
+    from visavis.models.checkpoints import resolve_device
 
     try:
         device = resolve_device(options.device)
-        dtype = resolve_dtype(options.dtype, device)
-        precision: Precision = options.dtype if options.dtype in ("int8", "fp8") else _PRECISIONS[str(dtype)]
+        precision = precision_of(options.dtype, device)
         with console.status("how fast the device is") as status:
             where = Conditions(
                 device=device,

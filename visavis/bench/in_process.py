@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,22 +17,26 @@ from PIL import Image
 
 from visavis.bench.bundled import bundled_portrait, speech_of
 from visavis.bench.percentiles import Percentiles
-from visavis.bench.pipeline_result import InProcessFigures
+from visavis.bench.pipeline_result import InProcessFigures, ModelRun
 from visavis.contract import CHUNK_SECONDS, SAMPLE_RATE_HZ
 from visavis.openmp import wait_asleep
 
-if TYPE_CHECKING:
-    import torch
 
+def measure(preset: str, speech_seconds: float, run: ModelRun) -> InProcessFigures:
+    """Renders the bundled sentence chunk by chunk; the first chunk warms up and does not count.
 
-def measure(preset: str, speech_seconds: float) -> InProcessFigures:
-    """Renders the bundled sentence chunk by chunk; the first chunk warms up and does not count."""
+    Raises ValueError for a model, or a way to run it, that there is not.
+    """
     wait_asleep()
     import torch
 
+    from visavis.bench.device_rates import matrix_operations_per_second, precision_of
+    from visavis.models.checkpoints import resolve_device
     from visavis.models.pipeline import RestPipeline
 
-    pipeline = RestPipeline.from_preset(preset)
+    device = resolve_device(run.device)
+    precision = precision_of(run.dtype, device)
+    pipeline = RestPipeline.from_preset(preset, run.device, run.dtype, run.sampling)
     portrait = Image.open(io.BytesIO(bundled_portrait())).convert("RGB")
     seconds: list[float] = []
     cpu_seconds: list[float] = []
@@ -45,26 +48,14 @@ def measure(preset: str, speech_seconds: float) -> InProcessFigures:
         begin, cpu_begin = now, cpu_now
     counted = Percentiles.of(seconds[1:])
     return InProcessFigures(
+        run=run,
+        precision=precision,
         real_time_factor=counted.mean / CHUNK_SECONDS,
         chunk_seconds=counted,
         cpu_seconds_per_chunk=Percentiles.of(cpu_seconds[1:]).mean,
         threads=torch.get_num_threads(),
-        matrix_operations_per_second=_matrix_rate(pipeline.transformer.dtype),
+        matrix_operations_per_second=matrix_operations_per_second(device, precision),
     )
-
-
-def _matrix_rate(dtype: "torch.dtype") -> float:
-    """Operations per second of a large matrix product, the median of several: what this machine gives just now."""
-    import torch
-
-    size = 2048
-    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
-    seconds = []
-    for _ in range(12):
-        begin = time.perf_counter()
-        left @ right
-        seconds.append(time.perf_counter() - begin)
-    return 2 * size**3 / Percentiles.of(seconds[2:]).p50
 
 
 def at_model_rate(speech_seconds: float) -> npt.NDArray[np.float32]:
@@ -81,8 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m visavis.bench.in_process", description=__doc__)
     parser.add_argument("--preset", required=True)
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--sampling", default="standard")
     options = parser.parse_args(arguments)
-    print(json.dumps(dataclasses.asdict(measure(options.preset, options.seconds))))
+    run = ModelRun(options.device, options.dtype, options.sampling, execution="eager")
+    print(json.dumps(dataclasses.asdict(measure(options.preset, options.seconds, run))))
     return 0
 
 

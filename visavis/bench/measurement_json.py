@@ -5,7 +5,7 @@ from typing import Any
 
 from visavis.bench.measured_session import ChunkRecord, SessionMeasurement
 from visavis.bench.percentiles import Percentiles
-from visavis.bench.pipeline_result import InProcessFigures
+from visavis.bench.pipeline_result import InProcessFigures, ModelRun
 from visavis.client.events import ChunkTiming, StageTiming
 
 
@@ -26,4 +26,5 @@ def _timing_from_json(found: Mapping[str, Any]) -> ChunkTiming:
 
 def in_process_from_json(found: Mapping[str, Any]) -> InProcessFigures:
     """The reverse of `dataclasses.asdict`. KeyError or TypeError for anything else."""
-    return InProcessFigures(**{**found, "chunk_seconds": Percentiles(**found["chunk_seconds"])})
+    parts = {"run": ModelRun(**found["run"]), "chunk_seconds": Percentiles(**found["chunk_seconds"])}
+    return InProcessFigures(**{**found, **parts})

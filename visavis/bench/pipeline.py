@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from visavis.bench.bundled import CONSENT, bundled_portrait
 from visavis.bench.capacity_search import CapacityResult
 from visavis.bench.json_file import write_json
 from visavis.bench.pipeline_report import print_result, write_results
-from visavis.bench.pipeline_result import InProcessFigures, PipelineResult, overhead_of
+from visavis.bench.pipeline_result import InProcessFigures, ModelRun, PipelineResult, overhead_of
 from visavis.bench.pipeline_runs import measure_fast, measure_in_process, measure_paced, search_sessions, warm_up
 from visavis.bench.surroundings import surroundings
 from visavis.cli.errors import CommandError
@@ -62,6 +63,7 @@ def measure(options: argparse.Namespace, console: Console) -> PipelineResult:
     sessions, seconds, buffer = options.sessions, options.seconds, options.playout_buffer
     search: CapacityResult | None = None
     alone: InProcessFigures | None = None
+    run = services_run(os.environ)
     status = console.status("starting")
     with status:
         with local_system(_settings(options), status.update) as system:
@@ -78,7 +80,7 @@ def measure(options: argparse.Namespace, console: Console) -> PipelineResult:
                 search = search_sessions(system, avatar_id, options.find_sessions, seconds, buffer, status.update)
         if options.in_process:
             status.update("the same models in one process")
-            alone = measure_in_process(options.preset, seconds)
+            alone = measure_in_process(options.preset, seconds, run)
     return PipelineResult(
         surroundings=surroundings(),
         preset=Path(options.preset).name,
@@ -87,11 +89,22 @@ def measure(options: argparse.Namespace, console: Console) -> PipelineResult:
         speech_seconds=seconds,
         playout_buffer_seconds=buffer,
         settings=tuple(f"{name}={os.environ[name]}" for name in _TOLD_SETTINGS if name in os.environ),
+        run=run,
         fast=fast,
         paced=paced,
         search=search,
         in_process=alone,
-        overhead=None if alone is None else overhead_of(fast, paced, alone),
+        overhead=None if alone is None else overhead_of(fast, paced, run, alone),
+    )
+
+
+def services_run(environment: Mapping[str, str]) -> ModelRun:
+    """How services that are started in this environment run their models."""
+    return ModelRun(
+        device=environment.get("VISAVIS_DEVICE", "auto"),
+        dtype=environment.get("VISAVIS_DTYPE", "auto"),
+        sampling=environment.get("VISAVIS_SAMPLING", "standard"),
+        execution=environment.get("VISAVIS_EXECUTION", "eager"),
     )
 
 

@@ -99,9 +99,12 @@ def _alone_lines(result: PipelineResult) -> Iterator[str]:
         yield (
             f"Real-time factor {alone.real_time_factor:.2f}, chunk p50 {milliseconds(alone.chunk_seconds.p50)}, "
             f"p95 {milliseconds(alone.chunk_seconds.p95)}, {alone.cpu_seconds_per_chunk:.2f} CPU seconds a chunk, "
-            f"{alone.threads} torch threads. A large matrix product in the models' compute type runs at "
-            f"{alone.matrix_operations_per_second / 1e9:.0f} GFLOP/s in this process."
+            f"{alone.threads} torch threads, dtype {alone.run.dtype}, sampling {alone.run.sampling}. A large "
+            f"{alone.precision} product runs at {alone.matrix_operations_per_second / 1e9:.0f} GFLOP/s in this process."
         )
+        if overhead is None:
+            differences = "; ".join(alone.run.differences(result.run))
+            yield f"Not compared with the services, which ran otherwise: one process has {differences}."
     if overhead is not None:
         yield (
             f"The services add {milliseconds(overhead.between_seconds)} to a paced chunk between its stages, "

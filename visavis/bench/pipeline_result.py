@@ -9,9 +9,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from visavis.bench.capacity_search import CapacityResult
+from visavis.bench.generator_result import Precision
 from visavis.bench.load_figures import LoadFigures
 from visavis.bench.measured_session import SessionMeasurement
 from visavis.bench.percentiles import Percentiles
@@ -48,13 +49,34 @@ class PacedFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelRun:
+    """How models are run, each in the words of its setting (docs/settings.md). Two runs are compared only if equal."""
+
+    device: str
+    dtype: str
+    sampling: str
+    execution: str
+
+    def differences(self, other: ModelRun) -> list[str]:
+        """What differs, in words; `other` is what ours is not."""
+        return [
+            f"{field.name} {getattr(self, field.name)}, not {getattr(other, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class InProcessFigures:
     """The same models called one after the other in one process, without services.
 
-    real_time_factor: seconds per second of video. threads: of torch. matrix_operations_per_second: of a product of two
-    2048 x 2048 matrices in the models' compute type, in the same process; a shared machine's speed changes by the hour.
+    real_time_factor: seconds per second of video. threads: of torch. precision: of the transformer's large products.
+    matrix_operations_per_second: the best of several products of two large matrices in that precision, in the same
+    process; a shared machine's speed changes by the hour.
     """
 
+    run: ModelRun
+    precision: Precision
     real_time_factor: float
     chunk_seconds: Percentiles
     cpu_seconds_per_chunk: float
@@ -80,8 +102,9 @@ class Overhead:
 class PipelineResult:
     """One benchmark.
 
-    settings: of the services, the variables of the environment that say anything. playout_buffer_seconds: what the
-    players of the paced clients hold. search, in_process, overhead: None when not asked for.
+    settings: of the services, the variables of the environment that say anything. run: how the services run the models.
+    playout_buffer_seconds: what the players of the paced clients hold. search, in_process: None when not asked for.
+    overhead: None without in_process, or when that ran the models in another way.
     """
 
     surroundings: Surroundings
@@ -91,6 +114,7 @@ class PipelineResult:
     speech_seconds: float
     playout_buffer_seconds: float
     settings: tuple[str, ...]
+    run: ModelRun
     fast: FastFigures
     paced: PacedFigures
     search: CapacityResult | None
@@ -124,8 +148,10 @@ def paced_figures(load: LoadFigures, resources: Mapping[str, ResourceUse], machi
     )
 
 
-def overhead_of(fast: FastFigures, paced: PacedFigures, alone: InProcessFigures) -> Overhead:
-    """Compares; see `Overhead`."""
+def overhead_of(fast: FastFigures, paced: PacedFigures, run: ModelRun, alone: InProcessFigures) -> Overhead | None:
+    """Compares; see `Overhead`. None when the services, which ran as `run` says, ran other products or steps."""
+    if run != alone.run:
+        return None
     cpu_seconds = sum(use.cpu_seconds for use in fast.resources.values()) / fast.chunks
     stages = paced.load.stages
     in_stages = sum(of.mean for of in (*stages.computed.values(), *stages.queued.values()))

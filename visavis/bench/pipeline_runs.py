@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -15,13 +16,21 @@ from visavis.bench.load_plan import LoadPlan
 from visavis.bench.load_run import run_load
 from visavis.bench.measured_session import SessionMeasurement
 from visavis.bench.measurement_json import in_process_from_json, measurement_from_json
-from visavis.bench.pipeline_result import FastFigures, InProcessFigures, PacedFigures, fast_figures, paced_figures
+from visavis.bench.pipeline_result import (
+    FastFigures,
+    InProcessFigures,
+    ModelRun,
+    PacedFigures,
+    fast_figures,
+    paced_figures,
+)
 from visavis.bench.ramp import RampPoint
 from visavis.bench.resources import MachineClock, MachineUse, ResourceUse, ResourceWatch
 from visavis.cli.errors import CommandError
 from visavis.cli.local_system import LocalSystem
 from visavis.client import VideoFormat
 from visavis.contract import CHUNK_SECONDS
+from visavis.runtime.worker_process import KEPT_BYTES
 
 WARM_UP_SECONDS: Final = 3.0
 GRACE_SECONDS: Final = 120.0
@@ -71,10 +80,14 @@ def search_sessions(
     return find_capacity(most, step)
 
 
-def measure_in_process(preset: str, speech_seconds: float) -> InProcessFigures:
-    """The same models in one process of their own."""
+def measure_in_process(preset: str, speech_seconds: float, run: ModelRun) -> InProcessFigures:
+    """The same models in one process of their own, run as the services run them, but for `execution`: always eager."""
     command = ["visavis.bench.in_process", "--preset", preset, "--seconds", str(speech_seconds)]
-    return in_process_from_json(json.loads(_run_module(command, GRACE_SECONDS + SLOWEST_FACTOR * speech_seconds)))
+    command += ["--device", run.device, "--dtype", run.dtype, "--sampling", run.sampling]
+    # As in the services' workers, freed memory stays with the process.
+    kept = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(KEPT_BYTES))
+    output = _run_module(command, GRACE_SECONDS + SLOWEST_FACTOR * speech_seconds, environment={**os.environ, **kept})
+    return in_process_from_json(json.loads(output))
 
 
 def _watched(system: LocalSystem, work: Callable[[], _Found]) -> tuple[_Found, Mapping[str, ResourceUse], MachineUse]:
@@ -117,11 +130,21 @@ def _run_paced_clients(
     return load_figures(tally)
 
 
-def _run_module(command: list[str], timeout_seconds: float, system: LocalSystem | None = None) -> str:
+def _run_module(
+    command: list[str],
+    timeout_seconds: float,
+    system: LocalSystem | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """Runs a module as a process and returns what it printed; its last line of errors becomes a CommandError."""
     try:
         finished = subprocess.run(
-            [sys.executable, "-m", *command], capture_output=True, text=True, timeout=timeout_seconds, check=False
+            [sys.executable, "-m", *command],
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired as error:
         raise CommandError(f"{command[0]} took longer than {timeout_seconds:.0f} s") from error
