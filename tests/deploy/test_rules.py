@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.deploy.containers import NAMESPACED_OVERLAYS, build, environment_of, service_container
 from tests.deploy.rules import PROMETHEUS, ROOT, promtool, rules, write_rule_file
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
+# The Prometheus operator's default.
+EVALUATION_SECONDS = 30
 CASES = sorted(PROMETHEUS.glob("rules-test-*.yaml"))
+
+
+def seconds(duration: str) -> int:
+    """Of one number with its unit."""
+    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
 
 
 def test_promtool_finds_nothing_wrong(tmp_path: Path) -> None:
@@ -42,6 +51,16 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() 
     names = {rule["alert"] for rule in rules("alert")}
     assert fires == names
     assert stays_quiet == names
+
+
+@pytest.mark.parametrize("overlay", NAMESPACED_OVERLAYS)
+@pytest.mark.parametrize("role", ["audio-encoder", "generator", "decoder"])
+def test_a_stuck_drain_is_told_while_it_lasts(overlay: str, role: str, tmp_path: Path) -> None:
+    (alert,) = [rule for rule in rules("alert") if rule["alert"] == "VisavisDrainStuck"]
+    (monitor,) = yaml.safe_load((PROMETHEUS / "pod-monitor.yaml").read_text())["spec"]["podMetricsEndpoints"]
+    settings, _ = build(role, environment_of(overlay, service_container(overlay, role)), tmp_path)
+    waits = math.ceil(seconds(alert["for"]) / EVALUATION_SECONDS) * EVALUATION_SECONDS
+    assert seconds(monitor["interval"]) + EVALUATION_SECONDS + waits < settings.drain_seconds
 
 
 def test_each_alert_leads_to_its_page_and_each_page_to_an_alert() -> None:
