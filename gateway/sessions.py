@@ -298,12 +298,15 @@ class Sessions:
 
     @contextmanager
     def _admitted(self, session_id: str, traceparent: str) -> Iterator[tuple[SessionWatch, Eviction]]:
-        """Holds a slot; logs the session's end, once, counts it by its status and ends its trace."""
+        """Holds the session's slot, with the stream that it is resumed from where that is still here.
+
+        Logs the stream's end, once, counts it by its status and ends its trace.
+        """
         watch = SessionWatch(self.metrics, self.tracing, session_id, traceparent)
         eviction = Eviction()
         code, reason = "OK", ""
         try:
-            with self.slots.claim(eviction):
+            with self.slots.claim(session_id, eviction):
                 yield watch, eviction
         except Exception as error:
             told = as_visavis_error(error, session_id=session_id)

@@ -14,7 +14,7 @@ from tests.gateway.recorded_talk import RecordedTalk, gone, recorded_talk, undis
 from tests.gateway.stage_servers import GeneratorServer, StageServer
 from tests.gateway.strategies import noise_pcm
 from tests.gateway.talk_client import LIVE, MONO_16K, TalkStream, eventually, open_stream
-from visavis.runtime.errors import Draining, InvalidInput, LeaseLost, NotFound, VisavisError
+from visavis.runtime.errors import CapacityExhausted, Draining, InvalidInput, LeaseLost, NotFound, VisavisError
 from visavis.v1 import talking_head_pb2
 from visavis.v1.talking_head_pb2 import InputPosition, Interrupt, ResumeSession, TalkRequest
 
@@ -269,6 +269,26 @@ async def test_the_stream_that_is_replaced_ends_with_aborted(redis_url: str) -> 
                 await talk.end_audio()
                 await talk.finish()
                 talk.check()
+
+
+async def test_a_full_gateway_resumes_the_session_that_fills_it(redis_url: str) -> None:
+    async with two_gateways(redis_url, paced_stages(), SLOTS="1") as (one, two), recorded_talk(one) as talk:
+        await talk.speak(SPEECH)
+        for chunk_index in (1, 3):
+            await talk.until_chunk(chunk_index)
+            left_behind = talk.stream
+            await talk.resume(one)  # which has not noticed yet that the old connection is dead
+            assert isinstance(await left_behind.failure(timeout=15), LeaseLost)
+            guessed = f"{ResumeToken.parse(talk.token).session_id}.guessed"
+            assert isinstance(await refusal(one, guessed), NotFound)
+            assert isinstance(await refusal(one, "another.secret"), CapacityExhausted)
+        async with recorded_talk(two) as other:
+            assert isinstance(await refusal(one, other.token), CapacityExhausted)
+            assert one.runtime.slots.used_slots == 1
+        await talk.end_audio()
+        await talk.finish()
+        talk.check()
+        await eventually(lambda: one.runtime.slots.used_slots == 0, seconds=2)
 
 
 async def test_tokens_that_resume_nothing(redis_url: str) -> None:

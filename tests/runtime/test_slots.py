@@ -1,6 +1,7 @@
 """Admission."""
 
 import asyncio
+import itertools
 
 import pytest
 from hypothesis import given
@@ -14,12 +15,13 @@ from visavis.runtime.slots import Slot, SlotPool
 def test_never_more_sessions_than_slots(slots: int, actions: list[str | int]) -> None:
     pool = SlotPool(slots, retry_after_seconds=2.0)
     taken: list[Slot] = []
+    names = (f"s{number}" for number in itertools.count())
     for action in actions:
         if action == "claim" and len(taken) < slots:
-            taken.append(pool.claim())
+            taken.append(pool.claim(next(names)))
         elif action == "claim":
             with pytest.raises(CapacityExhausted) as refusal:
-                pool.claim()
+                pool.claim(next(names))
             assert refusal.value.retry_after_seconds == 2.0
         elif isinstance(action, int) and action < len(taken):
             slot = taken.pop(action)
@@ -30,16 +32,31 @@ def test_never_more_sessions_than_slots(slots: int, actions: list[str | int]) ->
 
 def test_leaving_the_block_frees_the_slot_once() -> None:
     pool = SlotPool(1, retry_after_seconds=1.0)
-    with pool.claim() as slot:
+    with pool.claim("s1") as slot:
         slot.free()
-        with pool.claim():
+        with pool.claim("s2"):
             pass
+    assert pool.used_slots == 0
+
+
+def test_the_streams_of_a_session_share_its_slot() -> None:
+    pool = SlotPool(1, retry_after_seconds=1.0)
+    evicted: list[str] = []
+    left_behind = pool.claim("s1", lambda error: evicted.append("left behind"))
+    resumed = pool.claim("s1", lambda error: evicted.append("resumed"))
+    assert pool.used_slots == 1
+    pool.evict_all(Draining("bye"))
+    assert sorted(evicted) == ["left behind", "resumed"]
+    for slot in (left_behind, resumed):
+        with pytest.raises(CapacityExhausted):
+            pool.claim("s2")
+        slot.free()
     assert pool.used_slots == 0
 
 
 def test_every_change_is_announced() -> None:
     pool = SlotPool(2, retry_after_seconds=1.0)
-    for change in (pool.claim, pool.drain, lambda: pool.limit(1)):
+    for change in (lambda: pool.claim("s1"), pool.drain, lambda: pool.limit(1)):
         pool.changed.clear()
         change()
         assert pool.changed.is_set()
@@ -49,18 +66,19 @@ def test_every_change_is_announced() -> None:
 def test_draining_refuses_and_evicts() -> None:
     pool = SlotPool(2, retry_after_seconds=1.0)
     evicted: list[VisavisError] = []
-    pool.claim(evicted.append)
-    pool.claim()
+    pool.claim("s1", evicted.append)
+    pool.claim("s2")
     pool.drain()
-    with pytest.raises(Draining):
-        pool.claim()
+    for session_id in ("s1", "s3"):
+        with pytest.raises(Draining):
+            pool.claim(session_id)
     pool.evict_all(Draining("bye"))
     assert len(evicted) == 1
 
 
 async def test_idle_is_when_the_last_slot_is_free() -> None:
     pool = SlotPool(2, retry_after_seconds=1.0)
-    first, second = pool.claim(), pool.claim()
+    first, second = pool.claim("s1"), pool.claim("s2")
     idle = asyncio.create_task(pool.wait_idle())
     first.free()
     await asyncio.sleep(0)

@@ -243,7 +243,7 @@ async def test_a_resumed_session_goes_on_behind_its_border(serve: Serve) -> None
 
 @pytest.mark.parametrize("reads", [True, False])
 async def test_a_resumed_session_takes_the_place_of_the_stream_that_was_left_behind(serve: Serve, reads: bool) -> None:
-    async with serve() as served, session(served, "s1") as left_behind:
+    async with serve(slots=1) as served, session(served, "s1") as left_behind:
         if not reads:  # a frozen gateway: the stage's answers fill the connection
             sending = asyncio.create_task(send_forever(left_behind))
             await asyncio.sleep(1.5)
@@ -252,6 +252,7 @@ async def test_a_resumed_session_takes_the_place_of_the_stream_that_was_left_beh
         assert (await read(call)).WhichOneof("response") == "ready"
         await call.write(chunk_request(8))
         assert (await read(call)).chunk.speech.header.chunk_index == 8
+        assert isinstance(await failure_of(served, config_request("s2")), CapacityExhausted)
         if reads:
             assert isinstance(await status_of(left_behind), SessionMoved)
         else:  # a write that is under way makes grpc.aio tell INTERNAL, whatever the status is
@@ -426,10 +427,10 @@ async def test_a_slow_reader_stops_the_reading_of_its_own_stream_only(serve: Ser
                 before = slow_stands_at()
                 await go_all_the_way(20)
         assert served.metric("visavis_chunks_in_flight") <= 3
+        assert 3 < sent < 60, f"{sent} chunks of 61 KB were taken without a reader"
         for index in range(1, sent + 1):  # and nothing is lost
             assert (await read(slow)).chunk.speech.header.chunk_index == index
         sending.cancel()
-        assert 3 < sent < 60, f"{sent} chunks of 61 KB were taken without a reader"
 
 
 async def test_at_most_so_many_items_are_in_the_engine(serve: Serve) -> None:
@@ -526,6 +527,21 @@ async def test_a_leased_session_is_refused_elsewhere_and_free_at_its_end(serve: 
             await redis.delete(lease_key("s1"))
             await store.claim("s1", "g2")
             assert isinstance(await status_of(call), LeaseLost)
+
+
+async def test_a_resumption_that_is_refused_leaves_the_session_its_slot(serve: Serve, redis: RedisClient) -> None:
+    store = LeaseStore(redis, lease_seconds=5.0, timeout_seconds=1.0)
+
+    @asynccontextmanager
+    async def scope(opened: StageSession) -> AsyncIterator[CompleteReady]:
+        async with leased_sessions(store, "g1")(opened):
+            yield lambda ready: None
+
+    async with serve(slots=1, scope=scope) as served, session(served) as call:
+        assert isinstance(await failure_of(served, resume_request(7)), LeaseHeld)
+        assert isinstance(await failure_of(served, config_request("s2")), CapacityExhausted)
+        await call.write(chunk_request())
+        assert (await read(call)).chunk.speech.header.chunk_index == 1
 
 
 async def test_an_unreachable_redis_refuses_a_leased_session(serve: Serve) -> None:

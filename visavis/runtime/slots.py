@@ -10,10 +10,11 @@ from visavis.runtime.errors import CapacityExhausted, Draining, VisavisError
 
 
 class Slot:
-    """One session's place; `with slot:` frees it at the end, `free` does it earlier. Freeing twice is fine."""
+    """A stream's hold on its session's place; `with slot:` lets go at the end, `free` earlier. Twice is fine."""
 
-    def __init__(self, pool: "SlotPool", evict: Callable[[VisavisError], None] | None) -> None:
+    def __init__(self, pool: "SlotPool", session_id: str, evict: Callable[[VisavisError], None] | None) -> None:
         self._pool = pool
+        self.session_id = session_id
         self.evict = evict
 
     def free(self) -> None:
@@ -29,7 +30,11 @@ class Slot:
 
 
 class SlotPool:
-    """Hands out slots; the authority on this process's capacity. `changed` is set at every change and at draining."""
+    """Hands out slots; the authority on this process's capacity. `changed` is set at every change and at draining.
+
+    A slot is a session's: the stream that resumes a session shares it with the one that was left behind, until that
+    has ended.
+    """
 
     def __init__(self, slots: int, *, retry_after_seconds: float) -> None:
         self.slots = slots
@@ -56,15 +61,16 @@ class SlotPool:
 
     @property
     def used_slots(self) -> int:
-        return len(self._taken)
+        return len(self._sessions)
 
-    def claim(self, evict: Callable[[VisavisError], None] | None = None) -> Slot:
-        """Takes a slot at once; raises CapacityExhausted or Draining. `evict` ends the session when asked to."""
+    def claim(self, session_id: str, evict: Callable[[VisavisError], None] | None = None) -> Slot:
+        """Takes a session's slot at once; raises CapacityExhausted or Draining. `evict` ends the stream when asked."""
         if self.draining:
             raise Draining("this instance is shutting down; another one may serve you", 0.0)
-        if len(self._taken) >= self.slots:
+        sessions = self._sessions
+        if session_id not in sessions and len(sessions) >= self.slots:
             raise CapacityExhausted(f"all {self.slots} slots are taken; try again later", self._retry_after_seconds)
-        slot = Slot(self, evict)
+        slot = Slot(self, session_id, evict)
         self._taken.add(slot)
         self._note_change()
         return slot
@@ -94,6 +100,10 @@ class SlotPool:
         if slot in self._taken:
             self._taken.remove(slot)
             self._note_change()
+
+    @property
+    def _sessions(self) -> set[str]:
+        return {slot.session_id for slot in self._taken}
 
     def _note_change(self) -> None:
         if self._taken:

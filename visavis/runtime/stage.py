@@ -97,7 +97,8 @@ class Stage:
         slot is free before `scope` is left.
 
         A session that is open here already is refused, unless the config says `resume`: then it was left behind by
-        somebody who is gone, and its stream ends with SessionMoved. When the instance drains, the stream says so once.
+        somebody who is gone, and its stream ends with SessionMoved; the slot is the session's, so a full stage takes it
+        too. When the instance drains, the stream says so once.
         """
         await answer(context, self._serve(requests, context, rules, scope))
 
@@ -119,7 +120,7 @@ class Stage:
             attributes={"visavis.session_id": session.session_id},
         )
         report = _SessionReport(self._metrics, span, session.session_id)
-        with report, self._slots.claim(session.fail) as slot:
+        with report, self._slots.claim(session.session_id, session.fail) as slot:
             self._worker.check_serving()
             async with scope(session) as complete_ready:
                 self._take_place(session)
