@@ -9,8 +9,10 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2
 
-from tests.client.fake_server import FakeService
+from tests.client.fake_server import FakeService, rich_status
 from visavis.contract import CHUNK_FRAMES, CHUNK_SAMPLES
 from visavis.v1 import chunk_pb2, media_pb2, talking_head_pb2
 
@@ -101,14 +103,18 @@ class _Timeline:
 class BreakingService(FakeService):
     """Breaks its n-th stream after `responses[n]` responses; later ones never.
 
-    refusals: how many resumptions are refused with UNAVAILABLE before one is taken. forgets: there is no session.
+    refusals: how many resumptions are refused with UNAVAILABLE before one is taken; `full`: with RESOURCE_EXHAUSTED, to
+    come again in a minute. forgets: there is no session.
     """
 
-    def __init__(self, responses: Sequence[int], *, refusals: int = 0, forgets: bool = False) -> None:
+    def __init__(
+        self, responses: Sequence[int], *, refusals: int = 0, full: bool = False, forgets: bool = False
+    ) -> None:
         super().__init__()
         self.streams = 0
         self._responses = list(responses)
         self._refusals = refusals
+        self._full = full
         self._forgets = forgets
 
     async def Talk(
@@ -135,6 +141,9 @@ class BreakingService(FakeService):
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such session")
         if self._refusals:
             self._refusals -= 1
+            if self._full:
+                retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=60))
+                await context.abort_with_status(rich_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", retry))
             await context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
         if resume.resume_token != f"token {self.streams}":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a stale token")

@@ -98,6 +98,14 @@ async def test_another_gateway_is_tried_where_one_cannot_be_reached() -> None:
     check(await talk(BreakingService([1]), utterances, "127.0.0.1:1"), utterances)
 
 
+async def test_a_full_gateway_is_left_for_the_next_at_once() -> None:
+    """Waiting as long as the full one asks would take longer than the session can be resumed."""
+    utterances = [[noise(random.Random(7), CHUNK_SAMPLES)]]
+    service = BreakingService([1], refusals=1, full=True)
+    async with serve_fake(service) as other:
+        check(await talk(service, utterances, other), utterances)
+
+
 async def test_a_session_that_is_gone_raises_what_broke_it() -> None:
     with pytest.raises(ServerUnavailable, match="on purpose") as caught:
         await talk(BreakingService([1], forgets=True), [[noise(random.Random(4), CHUNK_SAMPLES)]])

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from tests.client.fake_server import FakeService
+from tests.client.fake_server import FakeService, serve_fake
 from visavis.client import (
     AudioFormat,
     CapacityExhausted,
@@ -155,6 +155,23 @@ async def test_unknown_avatar_and_full_server_are_typed(client: VisavisClient, s
         async with client.talk("known", audio_format=MONO):
             pass
     assert caught.value.retry_after_seconds == 1.5
+
+
+@pytest.mark.parametrize("others", [["full", "free"], ["gone", "full", "free"], ["full", "gone"], ["gone", "full"]])
+async def test_the_gateway_after_a_full_one_takes_the_session(
+    service: FakeService, address: str, others: list[str]
+) -> None:
+    service.full = True
+    async with serve_fake(FakeService()) as free:
+        addresses = {"full": address, "free": free, "gone": "127.0.0.1:1"}
+        async with VisavisClient([addresses[other] for other in others]) as client:
+            if "free" in others:
+                async with client.talk("known", audio_format=MONO) as session:
+                    await session.end()
+            else:
+                with pytest.raises(CapacityExhausted):
+                    async with client.talk("known", audio_format=MONO):
+                        pass
 
 
 async def test_what_the_server_says_last_is_not_lost_to_a_write_that_comes_too_late(address: str) -> None:

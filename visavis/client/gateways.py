@@ -1,4 +1,4 @@
-"""The gateways that a client knows: one connection each, the next one where one cannot be reached."""
+"""The gateways that a client knows: one connection each, the next one where one is full or cannot be reached."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,7 +8,14 @@ from typing import Final, TypeVar
 import grpc
 import grpc.aio
 
-from visavis.client.errors import ClientError, ServerUnavailable, SessionClosed, error_from_rpc
+from visavis.client.errors import (
+    CapacityExhausted,
+    ClientError,
+    RetryLater,
+    ServerUnavailable,
+    SessionClosed,
+    error_from_rpc,
+)
 from visavis.client.talk_stream import TalkStream
 from visavis.client.tls import Tls
 from visavis.contract import MAX_MESSAGE_BYTES
@@ -24,7 +31,8 @@ _SHORTEST_PAUSE_SECONDS: Final = 0.1
 
 
 class Gateways:
-    """Calls go to the gateway that answered last; every address is tried before `ServerUnavailable` is raised.
+    """Calls go to the gateway that answered last; every address is tried before `CapacityExhausted` or, where none was
+    full, `ServerUnavailable` is raised.
 
     A server that says it is unavailable and when to come again is asked again, for `patience_seconds` in all.
     Raises ValueError when there is no address, or for TLS settings that cannot be.
@@ -71,7 +79,7 @@ class Gateways:
 
         Whoever resumes has a patience of its own.
         """
-        open_once = self._first_reachable if first.HasField("resume") else self._patiently
+        open_once = self._first_that_takes if first.HasField("resume") else self._patiently
         return await open_once(lambda channel: _open_talk(channel, first))
 
     async def _patiently(self, attempt: Callable[[grpc.aio.Channel], Awaitable[_Answer]]) -> _Answer:
@@ -79,19 +87,25 @@ class Gateways:
         gives_up_at = loop.time() + self._patience_seconds
         while True:
             try:
-                return await self._first_reachable(attempt)
+                return await self._first_that_takes(attempt)
             except ServerUnavailable as error:
                 pause_seconds = max(error.retry_after_seconds or 0.0, _SHORTEST_PAUSE_SECONDS)
                 if error.retry_after_seconds is None or loop.time() + pause_seconds > gives_up_at:
                     raise
             await asyncio.sleep(pause_seconds)
 
-    async def _first_reachable(self, attempt: Callable[[grpc.aio.Channel], Awaitable[_Answer]]) -> _Answer:
-        for _ in range(len(self._channels) - 1):
-            with suppress(ServerUnavailable):
+    async def _first_that_takes(self, attempt: Callable[[grpc.aio.Channel], Awaitable[_Answer]]) -> _Answer:
+        refusal: RetryLater | None = None
+        for _ in self._channels:
+            try:
                 return await attempt(self._channels[self._current])
+            except CapacityExhausted as full:
+                refusal = full
+            except ServerUnavailable as unavailable:
+                refusal = refusal if isinstance(refusal, CapacityExhausted) else unavailable
             self._current = (self._current + 1) % len(self._channels)
-        return await attempt(self._channels[self._current])
+        assert refusal is not None, "there is an address"
+        raise refusal
 
 
 async def _open_talk(
