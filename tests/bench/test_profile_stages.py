@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -28,9 +31,15 @@ def test_what_is_not_shown_is_in_the_last_row() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_all_stages_are_profiled(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["--preset", "tiny", "--device", "cpu"]) == 0
-    shown = capfd.readouterr().out
-    for name in ("Generator (tiny", "Decoder (tiny", "Audio encoder"):
-        assert f"## {name}" in shown
+def test_all_stages_are_profiled(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    assert main(["--preset", "tiny", "--device", "cpu", "--json", str(path)]) == 0
+    shown, found = capfd.readouterr().out, json.loads(path.read_text())
+    assert found["surroundings"]["commit"] in shown
+    stages = zip(("Generator (tiny", "Decoder (tiny", "Audio encoder"), found["stages"], strict=True)
+    for name, stage in stages:
+        assert stage["name"].startswith(name)
+        assert f"## {stage['name']}" in shown
+        first = stage["operators"][0]
+        assert f"| `{first['name']}` | {first['calls']} | {first['seconds'] * 1000:.1f} |" in shown
     assert "`mkldnn::_linear_pointwise`" in shown or "`aten::addmm`" in shown

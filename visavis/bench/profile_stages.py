@@ -10,15 +10,18 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from visavis.bench.json_file import write_json
 from visavis.bench.markdown_page import header, heading_lines, row
-from visavis.bench.surroundings import surroundings
+from visavis.bench.surroundings import Surroundings, surroundings
 from visavis.openmp import wait_asleep
 
 if TYPE_CHECKING:
     from torch.autograd.profiler_util import FunctionEventAvg
 
+SCHEMA: Final = "visavis.profile/1"
 # Operators that get a row of their own.
 _ROWS: Final = 12
 
@@ -32,6 +35,23 @@ class OperatorTime:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class StageProfile:
+    """One stage, in words, and its operators, the longest first."""
+
+    name: str
+    operators: tuple[OperatorTime, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileResult:
+    """One run."""
+
+    schema: str
+    surroundings: Surroundings
+    stages: tuple[StageProfile, ...]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Profiles and prints."""
     parser = argparse.ArgumentParser(prog="python -m visavis.bench.profile_stages", description=__doc__)
@@ -39,14 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--sessions", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every operator here")
     options = parser.parse_args(arguments)
     wait_asleep()
-    for line in heading_lines(surroundings()):
+    where, stages = surroundings(), []
+    for line in heading_lines(where):
         print(line)
     for name, job in _stages(options.preset, options.device, options.dtype, options.sessions):
+        stages.append(StageProfile(name, tuple(profile(job))))
         print(f"\n## {name}\n")
-        for line in table(profile(job)):
+        for line in table(stages[-1].operators):
             print(line)
+    if options.json:
+        write_json(ProfileResult(SCHEMA, where, tuple(stages)), options.json)
     return 0
 
 
