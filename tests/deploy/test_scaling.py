@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.metrics import GatewayMetrics
+from gateway.metrics import STAGES, GatewayMetrics
 from tests.deploy.containers import ROLES, named, of_kind
 from tests.deploy.rules import promtool
 from visavis.contract import CHUNK_SECONDS
@@ -57,12 +57,14 @@ def test_queries_ask_for_what_the_code_exports(role: str) -> None:
         for metric, labels in selected(text):
             assert labels["namespace"] == "visavis"
             own = {label: value for label, value in labels.items() if label not in TARGET_LABELS}
-            exported = samples(role.replace("-", "_"))[metric]
+            exporter = "gateway" if metric.startswith("visavis_gateway_") else role.replace("-", "_")
+            exported = samples(exporter)[metric]
             assert any(own.items() <= there.items() for there in exported), (metric, own)
 
 
-@pytest.mark.parametrize("role", ROLES[:3])
-def test_late_is_longer_than_a_chunk_plays(role: str) -> None:
+@every_role
+def test_late_is_what_players_waited_for_and_a_stage_had_longer_than_it_plays(role: str) -> None:
+    assert "visavis_gateway_late_chunks_total" in query(role, "late-chunks")
     assert f'le="{CHUNK_SECONDS}"' in query(role, "late-chunks")
 
 
@@ -85,7 +87,7 @@ def test_the_autoscaler_alone_says_how_many(overlay: str) -> None:
 
 
 def test_queries_have_the_values_that_they_should(tmp_path: Path) -> None:
-    """Evaluated by promtool: a full and a draining pod, late chunks, no chunks, and no data at all."""
+    """Evaluated by promtool: a full and a draining pod; chunks late, slow or both; no chunks, and no data at all."""
     labels = 'namespace="visavis",stage="generator"'
 
     def pod(instance: str, used: int, draining: int) -> list[dict[str, str]]:
@@ -96,16 +98,24 @@ def test_queries_have_the_values_that_they_should(tmp_path: Path) -> None:
             {"series": f"visavis_draining{{{own}}}", "values": f"{draining}x10"},
         ]
 
-    def chunks(in_time: int, all_of_them: int) -> list[dict[str, str]]:
-        name = "visavis_chunk_duration_seconds"
-        return [
-            {"series": f'{name}_bucket{{{labels},instance="a",le="0.96"}}', "values": f"0+{in_time}x10"},
-            {"series": f'{name}_count{{{labels},instance="a"}}', "values": f"0+{all_of_them}x10"},
-        ]
+    def chunks(number: int, *, late: int, slow: Mapping[str, int]) -> list[dict[str, str]]:
+        """Chunks a minute of two gateways together: all, those that players waited for, those slow in each stage."""
+        counts = {"chunks_total": number, "late_chunks_total": late}
+        for stage in STAGES:
+            counts[f'stage_seconds_count,stage="{stage}"'] = number
+            counts[f'stage_seconds_bucket,le="0.96",stage="{stage}"'] = number - slow.get(stage, 0)
+        found = []
+        for name, count in counts.items():
+            metric, _, own = name.partition(",")
+            for gateway in ("a", "b"):
+                series = f'visavis_gateway_{metric}{{namespace="visavis",instance="{gateway}",{own}}}'
+                found.append({"series": series, "values": f"0+{count // 2}x10"})
+        return found
 
-    def case(series: list[dict[str, str]], name: str, value: float | None) -> dict[str, Any]:
+    def case(series: list[dict[str, str]], name: str, value: float | None, role: str = "generator") -> dict[str, Any]:
         expected = [] if value is None else [{"labels": "{}", "value": value}]
-        ask = {"expr": query("generator", name), "eval_time": "8m", "exp_samples": expected}
+        # promtool compares every bit.
+        ask = {"expr": f"round({query(role, name)}, 0.0001)", "eval_time": "8m", "exp_samples": expected}
         return {"interval": "1m", "input_series": series, "promql_expr_test": [ask]}
 
     (tmp_path / "cases.yaml").write_text(
@@ -115,9 +125,21 @@ def test_queries_have_the_values_that_they_should(tmp_path: Path) -> None:
                     case(pod("a", 3, 0) + pod("b", 1, 0), "used-slots", 0.5),
                     case(pod("a", 3, 0) + pod("b", 4, 1), "used-slots", 0.75),
                     case([], "used-slots", None),
-                    case(chunks(100, 100), "late-chunks", 0.0),
-                    case(chunks(50, 100), "late-chunks", 0.02),
-                    case(chunks(0, 0), "late-chunks", 0.0),
+                    # Files wait in the queue; nobody waits for them.
+                    case(chunks(800, late=0, slow={"generator": 800}), "late-chunks", 0.0),
+                    case(chunks(800, late=0, slow={"generator": 800}), "late-chunks", 0.0, "gateway"),
+                    # The generator's: as many as are late, and twice the pods at most.
+                    case(chunks(800, late=10, slow={"generator": 400}), "late-chunks", 0.0125),
+                    case(chunks(800, late=400, slow={"generator": 400}), "late-chunks", 0.02),
+                    case(chunks(800, late=400, slow={"generator": 400}), "late-chunks", 0.0, "decoder"),
+                    case(chunks(800, late=400, slow={"generator": 400}), "late-chunks", 0.0, "gateway"),
+                    # Not more than are slow there; nobody else's but the gateways'.
+                    case(chunks(800, late=400, slow={"decoder": 4}), "late-chunks", 0.0),
+                    case(chunks(800, late=14, slow={"decoder": 4}), "late-chunks", 0.005, "decoder"),
+                    case(chunks(800, late=14, slow={"decoder": 4}), "late-chunks", 0.0125, "gateway"),
+                    case(chunks(0, late=0, slow={}), "late-chunks", 0.0),
+                    case([], "late-chunks", 0.0),
+                    case([], "late-chunks", 0.0, "gateway"),
                 ],
             }
         )
