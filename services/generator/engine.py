@@ -64,7 +64,7 @@ class GeneratorEngine:
         self._broken: list[SessionOutput] = []
 
     def warm_up(self) -> None:
-        """Loads the transformer and generates two chunks."""
+        """Loads the transformer, generates two chunks, and measures."""
         self._loaded: LoadedModel[A2VTransformer] = load_model(
             self._settings.model, "transformer", self._settings.sampling
         )
@@ -88,6 +88,7 @@ class GeneratorEngine:
 
     def _measure(self) -> None:
         admission, model, together = self._settings.admission, self._model, self._settings.max_batch
+        # The model is warm: what its graphs take is no longer free.
         session_bytes = model.session_bytes + (self._kept + 1) * model.context_bytes
         free_bytes = admission.memory_bytes or free_memory_bytes(model.device)
         sinks_bytes = self._settings.sink_capacity * model.avatar_bytes

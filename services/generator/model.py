@@ -53,8 +53,8 @@ class GeneratorModel:
 
         At most `max_batch` sessions share a pass. Raises ValueError for an execution that this device has not.
         """
-        branches = 1 if sampling.guidance_scale == 1 else 2
-        runner = step_runner(transformer, execution, most_rows=branches * max_batch)
+        branches = sampling.branches
+        runner = step_runner(transformer, execution, range(branches, branches * max_batch + 1, branches))
         with torch.inference_mode():
             self._plan = prepare_sampling(transformer, sampling, rows, columns, runner=runner)
         self._sinks = SinkCache(sink_capacity)
@@ -145,7 +145,7 @@ class GeneratorModel:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Runs two chunks, with and without context, at real shapes."""
+        """Runs two chunks, without and with context, at real shapes; the second has all graphs captured."""
         weight = self._plan.transformer.proj_in.weight
         portrait_THWC = weight.new_zeros(1, *self._plan.latent_shape)
         state = begin_session(self._plan.transformer, portrait_THWC, 0, self._plan.settings, plan=self._plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.models.reruns import Reruns
 from tests.models.small_transformer import SETTINGS, plan, session, small_transformer, speech
 from visavis.models.checkpoints import placed
 from visavis.models.forward_pass import ForwardPass
@@ -23,30 +24,11 @@ from visavis.models.generation import (
     denoise_step,
     generate_chunk,
 )
-from visavis.models.graphed_runner import GraphedRunner, Replay
+from visavis.models.graphed_runner import GraphedRunner
 from visavis.models.step_runner import StepRunner, compile_blocks, eager_runner, step_runner
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-
-
-class Reruns:
-    """Stands for CUDA graphs on a CPU: a replay computes again, from and to the same addresses."""
-
-    def __init__(self) -> None:
-        self.captures = 0
-
-    def __call__(self, function: Callable[[], torch.Tensor | None]) -> tuple[Replay, torch.Tensor | None]:
-        self.captures += 1
-        kept = function()
-
-        def replay() -> None:
-            result = function()
-            if kept is not None:
-                assert result is not None
-                kept.copy_(result)
-
-        return replay, kept
 
 
 class Widths:
@@ -96,7 +78,7 @@ def fresh_compiler() -> Iterator[None]:
 def test_compiled_blocks_agree_with_eager_ones() -> None:
     transformer = small_transformer(prompt_tokens=3)
     expected = talk(plan(transformer), 1, 1)
-    compiled = replace(plan(transformer), runner=step_runner(transformer, "compiled", 2))
+    compiled = replace(plan(transformer), runner=step_runner(transformer, "compiled", ()))
     assert_same(talk(compiled, 1, 1), expected, 1e-4)
 
 
@@ -125,13 +107,13 @@ def test_packed_weights_are_not_compiled() -> None:
     transformer = small_transformer()
     transformer.fuse()
     with pytest.raises(ValueError, match="packed weights cannot be compiled"):
-        step_runner(transformer, "compiled", 2)
+        step_runner(transformer, "compiled", ())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 def test_graphs_without_cuda_are_refused() -> None:
     with pytest.raises(ValueError, match="needs a CUDA device"):
-        step_runner(small_transformer(), "graphed", 2)
+        step_runner(small_transformer(), "graphed", (2,))
 
 
 @pytest.mark.parametrize("cache_source", ["clean", "last_step"])
@@ -142,16 +124,18 @@ def test_passes_through_buffers_equal_eager_ones(
 ) -> None:
     settings = replace(SETTINGS, guidance_scale=guidance_scale, cache_source=cache_source)
     eager = plan(small_transformer(prompt_tokens=3), settings)
-    capture = Reruns()
-    buffered = replace(eager, runner=GraphedRunner(eager.runner, 6, capture))
+    capture, rows = Reruns(), sessions * settings.branches
+    buffered = replace(eager, runner=GraphedRunner(eager.runner, {rows, 6}, capture))
     assert_same(talk(buffered, sessions, 4), talk(eager, sessions, 4))
-    # Velocities, and the pass that makes the context: once each, however many chunks there are.
-    assert capture.captures == 2
+    # For each number of rows velocities, velocities with the next context, and that context alone.
+    assert capture.captures == 3 * len({rows, 6})
+    # All passes but those of the first chunk.
+    assert capture.replays == 3 * eager.passes
 
 
 def test_sessions_that_come_and_go_find_their_own_past() -> None:
     eager = plan(small_transformer())
-    buffered = replace(eager, runner=GraphedRunner(eager.runner, 4, Reruns()))
+    buffered = replace(eager, runner=GraphedRunner(eager.runner, (2, 4), Reruns()))
     results = []
     for sampling in (eager, buffered):
         states = [generate_chunk(speech(seed=seed), session(sampling, seed=seed))[1] for seed in (3, 4, 5)]
@@ -168,8 +152,7 @@ def test_sessions_that_come_and_go_find_their_own_past() -> None:
 def test_a_first_chunk_leaves_the_others_to_their_graph(cache_source: CacheSource) -> None:
     eager = plan(small_transformer(prompt_tokens=3), replace(SETTINGS, cache_source=cache_source))
     inner = Widths(eager.runner)
-    capture = Reruns()
-    buffered = replace(eager, runner=GraphedRunner(inner, 6, capture))
+    buffered = replace(eager, runner=GraphedRunner(inner, (4,), Reruns()))
     results = []
     for sampling in (eager, buffered):
         # The second and the fourth have just joined: rows of both kinds stand apart.
@@ -185,13 +168,12 @@ def test_a_first_chunk_leaves_the_others_to_their_graph(cache_source: CacheSourc
     # Two rows of each: the graph's as they were captured, and the others' eagerly, never eight at once.
     assert set(inner.seen) == {4}
     assert len(results[1]) == 8
-    assert capture.captures == 2
 
 
 def test_first_chunks_and_large_batches_go_past_the_graphs() -> None:
     eager = plan(small_transformer())
     capture = Reruns()
-    small = replace(eager, runner=GraphedRunner(eager.runner, 2, capture))
+    small = replace(eager, runner=GraphedRunner(eager.runner, (2,), capture))
     assert_same(talk(small, 3, 1), talk(eager, 3, 1))
     assert_same(talk(small, 3, 2), talk(eager, 3, 2))
     assert capture.captures == 0
@@ -219,7 +201,7 @@ class HostSyncs(TorchDispatchMode):
 def test_no_pass_waits_for_the_device(dtype: torch.dtype) -> None:
     transformer = placed(small_transformer(prompt_tokens=3), torch.device("cpu"), dtype)
     sampling = plan(transformer)
-    sampling = replace(sampling, runner=GraphedRunner(eager_runner(transformer), 4, Reruns()))
+    sampling = replace(sampling, runner=GraphedRunner(eager_runner(transformer), (4,), Reruns()))
     chunks = [ChunkInProgress(speech(), session(sampling, seed=seed)) for seed in (3, 4)]
     with HostSyncs() as syncs:
         while not chunks[0].done:
@@ -234,5 +216,5 @@ def test_no_pass_waits_for_the_device(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("execution", ["graphed", "compiled-graphed"])
 def test_graphs_agree_with_eager_passes(execution: Any) -> None:
     expected, actual = (placed(small_transformer(prompt_tokens=3), torch.device("cuda"), torch.float32) for _ in "ea")
-    graphed = replace(plan(actual), runner=step_runner(actual, execution, 6))
+    graphed = replace(plan(actual), runner=step_runner(actual, execution, (2, 4, 6)))
     assert_same(talk(graphed, 3, 4), talk(plan(expected), 3, 4), 1e-3)

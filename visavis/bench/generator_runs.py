@@ -89,7 +89,9 @@ def measure_preset(model: str, where: Conditions, say: Callable[[str], None]) ->
     preset, folder = checkpoints.read_settings(model)
     say(f"{preset.name}: loading")
     transformer = _load(preset, folder, where)
-    runner = step_runner(transformer, where.execution, most_rows=2 * max(where.sessions))
+    modes = {mode: mode_settings(preset.sampling, mode) for mode in where.modes}
+    rows = {settings.branches * count for settings in modes.values() for count in (1, *where.sessions)}
+    runner = step_runner(transformer, where.execution, rows)
     size = TransformerSize.of(transformer.config, preset.latent_rows)
     generator = DiffusersGenerator(size, where.device, where.dtype) if where.compared else None
     vae = _vae(model, where) if where.decode else None
@@ -97,9 +99,10 @@ def measure_preset(model: str, where: Conditions, say: Callable[[str], None]) ->
     figures = []
     # Weights know their versions, so they are loaded before this.
     with torch.inference_mode():
-        for mode in where.modes:
-            settings = mode_settings(preset.sampling, mode)
+        for mode, settings in modes.items():
             plan = prepare_sampling(transformer, settings, preset.latent_rows, preset.latent_rows, runner=runner)
+            # Here blocks are compiled and graphs captured.
+            SessionBatch(plan, 1).batched()
             sessions = []
             for count in where.sessions:
                 say(f"{preset.name}, {mode}, {count} session(s)")
@@ -111,7 +114,7 @@ def measure_preset(model: str, where: Conditions, say: Callable[[str], None]) ->
                 blocks=size.blocks,
                 preset_blocks=preset.transformer["num_layers"],
                 steps=settings.steps,
-                branches=_branches(plan),
+                branches=settings.branches,
                 random_weights=random_weights,
                 plain_error=SessionBatch(plan, 1).plain_error() if where.compared else None,
                 sessions=tuple(sessions),
@@ -129,6 +132,7 @@ def _measure_sessions(
     vae: VideoAutoencoder | None,
 ) -> SessionsFigures:
     if where.device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(where.device)
     batch = SessionBatch(plan, count)
     jobs: dict[str, Callable[[], object]] = {"chunk": batch.batched}
@@ -152,7 +156,7 @@ def _measure_sessions(
     passes = chunk_passes(
         size,
         sessions=count,
-        branches=_branches(plan),
+        branches=plan.settings.branches,
         steps=plan.settings.steps,
         clean_pass=plan.settings.cache_source == "clean",
         value_bytes=_BYTES[where.precision],
@@ -191,10 +195,6 @@ def _vae(model: str, where: Conditions) -> VideoAutoencoder:
     return module
 
 
-def _branches(plan: SamplingPlan) -> int:
-    return 1 if plan.guidance is None else 2
-
-
 def _finished(jobs: dict[str, Callable[[], object]], device: torch.device) -> dict[str, Callable[[], object]]:
     def whole(job: Callable[[], object]) -> Callable[[], object]:
         def run() -> None:
@@ -231,5 +231,6 @@ def _beside() -> Iterator[Callable[[DecodingBatch, SessionBatch, torch.device], 
 
 def _memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        # What graphs compute in is reserved for them, but not allocated between their captures.
+        return torch.cuda.max_memory_reserved(device)
     return psutil.Process().memory_info().rss

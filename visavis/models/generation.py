@@ -51,6 +51,11 @@ class SamplingSettings:
     cache_source: CacheSource
     cache: Cache = "full"
 
+    @property
+    def branches(self) -> int:
+        """Rows of a chunk in a batch: guidance takes a second one."""
+        return 1 if self.guidance_scale == 1 else 2
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingPlan:
@@ -127,7 +132,7 @@ def prepare_sampling(
         modulation=modulation,
         rotations=rotations,
         text=text,
-        guidance=None if settings.guidance_scale == 1 else joint_guidance(settings.guidance_scale),
+        guidance=None if settings.branches == 1 else joint_guidance(settings.guidance_scale),
         no_id_sink=_sink(transformer, no_id, modulation, rotations, text),
         latent_shape=latent_shape,
         runner=runner or eager_runner(transformer),

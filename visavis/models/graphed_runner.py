@@ -5,11 +5,14 @@ Legend: L blocks, R rows of the batch, T latent frames, H W latent rows and colu
 A graph reads and writes the addresses that it was captured with. So all batches go through the same buffers, as large
 as the largest batch, and a batch of fewer rows uses the first of them. Latents, modulation and speech are copied before
 every pass; sink and context, which are far larger, only when another chunk takes the row.
+
+All graphs are captured when the first pass with a context comes, which in a service is before the first session.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -25,24 +28,26 @@ if TYPE_CHECKING:
 
 # Computes the outputs again, from and to the same addresses.
 Replay = Callable[[], None]
-# Makes a replay of a function without arguments, and returns what the function returned.
-Capture = Callable[[Callable[[], torch.Tensor | None]], tuple[Replay, torch.Tensor | None]]
+# Makes a replay of a function that reads and writes buffers.
+Capture = Callable[[Callable[[], None]], Replay]
 
 
 class GraphedRunner:
-    """Implements `StepRunner` with one graph for each number of rows and kind of pass, captured when it first comes.
+    """Implements `StepRunner` with one graph for each number of rows and kind of pass.
 
     Rows of first chunks, which attend to less, go to `inner` beside the others' graph; so do whole clips, and batches
-    of more than `most_rows` rows. The host waits for nothing; a result is overwritten by the next pass.
+    of other numbers of rows than `graphed_rows`. The host waits for nothing, once graphs are captured; a result is
+    overwritten by the next pass.
     """
 
-    def __init__(self, inner: StepRunner, most_rows: int, capture: Capture) -> None:
+    def __init__(self, inner: StepRunner, graphed_rows: Iterable[int], capture: Capture) -> None:
         self._inner = inner
-        self._most_rows = most_rows
+        self._graphed_rows = frozenset(graphed_rows)
         self._capture = capture
+        # None before the first pass with a context, whose shapes they take.
         self._buffers: PassBuffers | None = None
         # By rows, whether velocities are wanted, and whether keys and values are recorded.
-        self._graphs: dict[tuple[int, bool, bool], tuple[Replay, torch.Tensor | None]] = {}
+        self._graphs: dict[tuple[int, bool, bool], Replay] = {}
 
     def velocities(self, forward_pass: ForwardPass) -> torch.Tensor:
         """Implements `StepRunner`."""
@@ -50,7 +55,6 @@ class GraphedRunner:
         if graphed is None:
             return self._inner.velocities(forward_pass)
         found_RTHWC = self._replay(graphed, wants_velocities=True)
-        assert found_RTHWC is not None
         if others is None:
             return found_RTHWC
         shares = {True: (graphed, found_RTHWC), False: (others, self._inner.velocities(others))}
@@ -72,7 +76,7 @@ class GraphedRunner:
         """What goes through a graph, and what does not."""
         windows = forward_pass.windows()
         rows = sum(window.rows for _, window in windows if window.has_context)
-        if not 0 < rows <= self._most_rows:
+        if rows not in self._graphed_rows:
             return None, forward_pass
         if rows == len(forward_pass.latents_RTHWC):
             return forward_pass, None
@@ -81,35 +85,41 @@ class GraphedRunner:
             forward_pass.of_windows(lambda window: not window.has_context),
         )
 
-    def _replay(self, forward_pass: ForwardPass, *, wants_velocities: bool) -> torch.Tensor | None:
-        if self._buffers is None:
-            self._buffers = PassBuffers(forward_pass, self._most_rows)
-        self._buffers.load(forward_pass)
+    def _replay(self, forward_pass: ForwardPass, *, wants_velocities: bool) -> torch.Tensor:
+        """The velocities' buffer, which a pass that wants none leaves as it was."""
+        buffers = self._buffers = self._buffers or self._captured(forward_pass)
+        buffers.load(forward_pass)
         rows = len(forward_pass.latents_RTHWC)
         records = any(window.records for _, window in forward_pass.windows())
-        key = (rows, wants_velocities, records)
-        if key not in self._graphs:
-            buffered = self._buffers.forward_pass(rows, forward_pass, records=records)
-            self._graphs[key] = self._capture(lambda: self._run(buffered, wants_velocities=wants_velocities))
-        replay, velocities_RTHWC = self._graphs[key]
-        replay()
-        self._buffers.store_recorded(forward_pass)
-        return velocities_RTHWC
+        self._graphs[rows, wants_velocities, records]()
+        buffers.store_recorded(forward_pass)
+        return buffers.velocities_RTHWC[:rows]
 
-    def _run(self, buffered: ForwardPass, *, wants_velocities: bool) -> torch.Tensor | None:
-        if wants_velocities:
-            return self._inner.velocities(buffered)
-        self._inner.remember(buffered)
-        return None
+    def _captured(self, example: ForwardPass) -> PassBuffers:
+        """Buffers for passes like `example`, and all graphs between them."""
+        buffers = PassBuffers(example, max(self._graphed_rows))
+        # The largest first: the others then find room in the memory that it took.
+        for rows in sorted(self._graphed_rows, reverse=True):
+            for records in (True, False):
+                run = partial(self._write_velocities, buffers, buffers.forward_pass(rows, records=records))
+                self._graphs[rows, True, records] = self._capture(run)
+            # A pass that wants no velocities is there to record.
+            remember = partial(self._inner.remember, buffers.forward_pass(rows, records=True))
+            self._graphs[rows, False, True] = self._capture(remember)
+        return buffers
+
+    def _write_velocities(self, buffers: PassBuffers, forward_pass: ForwardPass) -> None:
+        buffers.velocities_RTHWC[: len(forward_pass.latents_RTHWC)] = self._inner.velocities(forward_pass)
 
 
 class PassBuffers:
-    """The arguments of a forward pass at addresses that stay."""
+    """The arguments of a forward pass, and its result, at addresses that stay: what graphs read is kept here."""
 
     def __init__(self, example: ForwardPass, rows: int) -> None:
         """Shapes, device and dtype are those of `example`, but for the number of rows."""
         latents, blocks, output = example.latents_RTHWC, example.modulation.blocks, example.modulation.output
         self._latents_RTHWC = latents.new_empty(rows, *latents.shape[1:])
+        self.velocities_RTHWC = torch.empty_like(self._latents_RTHWC)
         self._modulation = Modulation(
             blocks.new_empty(blocks.shape[0], rows, *blocks.shape[2:]), output.new_empty(rows, *output.shape[1:])
         )
@@ -122,6 +132,8 @@ class PassBuffers:
             )
             for speech in example.speech
         ]
+        # The text never changes: it stays where the example has it.
+        self._text = example.text
         _, window = example.windows()[0]
         self._window = window.blank(rows)
         self._recording_window = self._window.part(slice(None))
@@ -129,10 +141,10 @@ class PassBuffers:
         # Whose sink and context stand in which rows.
         self._occupants: dict[range, ref[Window]] = {}
 
-    def forward_pass(self, rows: int, example: ForwardPass, *, records: bool) -> ForwardPass:
-        """The buffers' first rows as the arguments of a pass; the text, which never changes, is the example's."""
+    def forward_pass(self, rows: int, *, records: bool) -> ForwardPass:
+        """The buffers' first rows as the arguments of a pass."""
         window = self._recording_window if records else self._window
-        whole = ForwardPass(self._latents_RTHWC, self._modulation, window, self._speech, example.text)
+        whole = ForwardPass(self._latents_RTHWC, self._modulation, window, self._speech, self._text)
         return whole.part(slice(0, rows))
 
     def load(self, given: ForwardPass) -> None:
@@ -164,18 +176,30 @@ class PassBuffers:
         self._occupants = {**others, taken: ref(window)}
 
 
-def captured(function: Callable[[], torch.Tensor | None]) -> tuple[Replay, torch.Tensor | None]:
-    """A CUDA graph of what `function` launches, after two runs for what is only done the first time."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(2):
+class CudaCapture:
+    """Captures CUDA graphs that share their memory.
+
+    They can be replayed in any order, but only one after the other; and nothing that was allocated while one was
+    captured may be read afterwards. So they have to read and write buffers from elsewhere.
+    """
+
+    def __init__(self) -> None:
+        """On the current device."""
+        self._pool = torch.cuda.graph_pool_handle()
+        # Memory is reused within a stream.
+        self._stream = torch.cuda.Stream()
+
+    def __call__(self, function: Callable[[], None]) -> Replay:
+        """A graph of what `function` launches, after two runs for what is only done the first time."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for _ in range(2):
+                function()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             function()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = function()
-    return graph.replay, result
+        return graph.replay
 
 
 def _overlap(rows: range, others: range) -> bool:

@@ -5,7 +5,7 @@ A `StepRunner` takes the arguments of a pass; who denoises (`visavis.models.gene
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
 
@@ -63,8 +63,8 @@ def eager_runner(transformer: A2VTransformer) -> EagerRunner:
     return EagerRunner(transformer, row_threads(cores) if on_cpu and cores > 1 else None)
 
 
-def step_runner(transformer: A2VTransformer, execution: Execution, most_rows: int) -> StepRunner:
-    """The runner for a way of execution. `most_rows` is the largest batch that graphs are made for.
+def step_runner(transformer: A2VTransformer, execution: Execution, graphed_rows: Iterable[int]) -> StepRunner:
+    """The runner for a way of execution. `graphed_rows`: the numbers of rows that graphs are made for, where any are.
 
     `compiled` changes the transformer (`compile_blocks`). Raises `ValueError` for graphs without CUDA, and for blocks
     that cannot be compiled.
@@ -76,9 +76,9 @@ def step_runner(transformer: A2VTransformer, execution: Execution, most_rows: in
         return runner
     if transformer.proj_in.weight.device.type != "cuda":
         raise ValueError(f"the execution {execution} needs a CUDA device; on a CPU use eager or compiled")
-    from visavis.models.graphed_runner import GraphedRunner, captured
+    from visavis.models.graphed_runner import CudaCapture, GraphedRunner
 
-    return GraphedRunner(runner, most_rows, captured)
+    return GraphedRunner(runner, graphed_rows, CudaCapture())
 
 
 def compile_blocks(transformer: A2VTransformer, backend: str | Callable[..., Any] = "inductor") -> None:
