@@ -39,7 +39,7 @@ def test_the_committed_stubs_are_what_the_protos_give() -> None:
 
 
 def test_every_proto_of_the_design_is_there() -> None:
-    assert PROTOS == ["audio_encoder", "chunk", "decoder", "generator", "media", "talking_head", "tensor"]
+    assert PROTOS == ["audio_encoder", "chunk", "decoder", "generator", "media", "operations", "talking_head", "tensor"]
 
 
 @pytest.mark.parametrize("name", PROTOS)

@@ -15,6 +15,8 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from tests.gateway.gateway_process import ROOT, gateway_process, health_of
 from visavis.runtime.embedded_redis import EmbeddedRedis
+from visavis.v1.operations_pb2 import DrainRequest
+from visavis.v1.operations_pb2_grpc import OperationsServiceStub
 from visavis.v1.talking_head_pb2 import GetServerInfoRequest
 from visavis.v1.talking_head_pb2_grpc import TalkingHeadServiceStub
 
@@ -22,8 +24,9 @@ SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING
 
 
-async def test_it_serves_and_stops_on_sigterm(redis_url: str) -> None:
-    with gateway_process(redis_url) as gateway:
+@pytest.mark.parametrize("how", ["SIGTERM", "Drain"])
+async def test_it_serves_and_stops_on_sigterm_or_drain(redis_url: str, how: str) -> None:
+    with gateway_process(redis_url, OPERATIONS_ADDRESS="127.0.0.1:0") as gateway:
         ready = gateway.wait_ready()
         assert ready["stage"] == "gateway"
         assert await health_of(ready["address"]) == SERVING
@@ -32,8 +35,12 @@ async def test_it_serves_and_stops_on_sigterm(redis_url: str) -> None:
         text = await asyncio.to_thread(_page, f"http://{ready['metrics']}/metrics")
         assert 'visavis_slots{stage="gateway"} 1000.0' in text
         assert "visavis_time_to_first_frame_seconds_bucket" in text
-        gateway.process.send_signal(signal.SIGTERM)
-        assert gateway.process.wait(timeout=10) == 0
+        if how == "SIGTERM":
+            gateway.process.send_signal(signal.SIGTERM)
+        else:
+            async with grpc.aio.insecure_channel(ready["operations"]) as channel:
+                assert (await OperationsServiceStub(channel).Drain(DrainRequest(), timeout=5)).sessions == 0
+        assert await asyncio.to_thread(gateway.process.wait, timeout=10) == 0
 
 
 async def test_it_is_not_serving_until_redis_is_there() -> None:

@@ -31,6 +31,8 @@ from visavis.runtime.registry import Registry, StageInstance
 from visavis.runtime.server import advertised_address
 from visavis.runtime.settings import TlsSettings
 from visavis.v1 import audio_encoder_pb2, audio_encoder_pb2_grpc
+from visavis.v1.operations_pb2 import DrainRequest, DrainResponse
+from visavis.v1.operations_pb2_grpc import OperationsServiceStub
 
 REPOSITORY = Path(__file__).parents[2]
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -46,6 +48,7 @@ class Process:
         self.process = process
         self.address = ""
         self.metrics = ""
+        self.operations = ""
         self._log = log
 
     async def wait_until_ready(self) -> None:
@@ -56,6 +59,7 @@ class Process:
         ready = json.loads(line)
         assert ready["event"] == "ready"
         self.address, self.metrics = ready["address"], ready["metrics"]
+        self.operations = ready.get("operations", "")
 
     async def wait_until_listening(self) -> None:
         async def listening() -> bool:
@@ -325,11 +329,22 @@ async def test_sessions_are_the_pods_deletion_cost(start: Start, tmp_path: Path)
             await asyncio.to_thread(api.wait_for_cost, "0")
 
 
-async def test_draining_waits_for_the_running_session(start: Start, redis: RedisClient) -> None:
-    async with start() as service, channel_to(service) as channel:
+async def drain(service: Process) -> DrainResponse:
+    async with open_channel(service.operations, PLAIN) as channel:
+        return await OperationsServiceStub(channel).Drain(DrainRequest(), timeout=5)
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "Drain", "both"])
+async def test_draining_waits_for_the_running_session(start: Start, redis: RedisClient, how: str) -> None:
+    async with start(OPERATIONS_ADDRESS="127.0.0.1:0") as service, channel_to(service) as channel:
         async with session(channel) as call:
             await speak(call, 1)
-            service.process.send_signal(signal.SIGTERM)
+            for _ in range(2) if how == "Drain" else range(how == "both"):
+                told = await drain(service)
+                assert told.sessions == 1
+                assert 25 < told.time_left.ToSeconds() <= 30
+            if how != "Drain":
+                service.process.send_signal(signal.SIGTERM)
             await wait_for_health(channel, NOT_SERVING)
             await instance_of(redis, lambda instance: instance.draining)
             with pytest.raises(grpc.aio.AioRpcError) as refusal:
@@ -340,6 +355,17 @@ async def test_draining_waits_for_the_running_session(start: Start, redis: Redis
             await call.done_writing()
             assert await call.read() is grpc.aio.EOF
             assert await call.code() == grpc.StatusCode.OK
+        assert await service.exit_code() == 0
+
+
+async def test_only_the_operations_port_drains_and_an_empty_service_ends_at_once(start: Start) -> None:
+    async with start(OPERATIONS_ADDRESS="127.0.0.1:0") as service:
+        async with channel_to(service) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await OperationsServiceStub(channel).Drain(DrainRequest(), timeout=5)
+            assert refusal.value.code() == grpc.StatusCode.UNIMPLEMENTED
+            assert await health_of(channel) == SERVING
+        assert (await drain(service)).sessions == 0
         assert await service.exit_code() == 0
 
 

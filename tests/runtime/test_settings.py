@@ -24,7 +24,7 @@ def test_an_empty_environment_gives_defaults() -> None:
     settings = read_service_settings(read(), default_port=50051, default_slots=3)
     assert settings.listen_address == "127.0.0.1:50051"
     assert settings.slots == 3
-    assert settings.health_address == ""
+    assert settings.health_address == settings.operations_address == ""
     assert settings.tls.certificate is None
     assert settings.instance_id
 
@@ -65,6 +65,10 @@ def test_variables_are_read(tmp_path: Path) -> None:
         ("LISTEN_ADDRESS", "host:70000"),
         ("LISTEN_ADDRESS", "::1:50051"),
         ("HEALTH_ADDRESS", "50060"),
+        ("OPERATIONS_ADDRESS", "50070"),
+        ("OPERATIONS_ADDRESS", "0.0.0.0:50070"),
+        ("OPERATIONS_ADDRESS", "[::]:50070"),
+        ("OPERATIONS_ADDRESS", "localhost.example:50070"),
         ("ADVERTISE_ADDRESS", "host:port"),
         ("ADVERTISE_ADDRESS", "fd00::g"),
         ("LOG_LEVEL", "LOUD"),

@@ -22,6 +22,7 @@ from visavis.runtime.errors import Draining, StateStoreUnavailable, VisavisError
 from visavis.runtime.freed_memory import return_freed_memory_forever
 from visavis.runtime.json_logs import configure_logging
 from visavis.runtime.leases import LeaseStore
+from visavis.runtime.operations import Operations
 from visavis.runtime.pod_deletion_cost import PodDeletionCost
 from visavis.runtime.readiness import Readiness
 from visavis.runtime.redis_connection import RedisClient, connect_redis, redis_reply
@@ -39,9 +40,11 @@ from visavis.runtime.telemetry import Metrics, MetricsServer
 from visavis.runtime.tls import server_credentials
 from visavis.runtime.tracing import open_tracing
 from visavis.runtime.worker import Worker
+from visavis.v1.operations_pb2_grpc import add_OperationsServiceServicer_to_server
 
 # What evicted sessions get to write their status, and what answers in flight get to be sent.
 CLOSING_SECONDS = 1.0
+OPERATIONS_NAME = "visavis.v1.OperationsService"
 WILDCARD_HOSTS = ("0.0.0.0", "::", "*")
 
 StartTask: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
@@ -62,8 +65,9 @@ def run_main(build: Callable[[Environment], tuple[ServiceDefinition, ServiceSett
 def run_service(definition: ServiceDefinition, settings: ServiceSettings) -> int:
     """Runs until SIGTERM or SIGINT (drains, returns 0) or until the worker is lost (returns 1).
 
-    Prints one JSON line on stdout when ready: event, stage, instance_id, address, metrics and, where there is one,
-    health. Logs go to stderr. A second signal ends the process at once.
+    `OperationsService.Drain` ends it as the first signal does. Prints one JSON line on stdout when ready: event, stage,
+    instance_id, address, metrics and, where there are any, health and operations. Logs go to stderr. A second signal
+    ends the process at once.
     """
     configure_logging(stage=definition.stage, instance_id=settings.instance_id, level=settings.log_level)
     try:
@@ -80,6 +84,7 @@ class Service:
         self._definition = definition
         self._settings = settings
         self._stop = asyncio.Event()
+        self._signalled = False
         self._metrics = Metrics(definition.stage)
         self._tracing = open_tracing(settings.tracing, stage=definition.stage, instance_id=settings.instance_id)
         self._slots = SlotPool(settings.slots, retry_after_seconds=settings.retry_after_seconds)
@@ -148,37 +153,34 @@ class Service:
         server = create_server()
         self._metrics.observe_event_loop(asyncio.get_running_loop())
         async with self._definition.bind(runtime, server):
-            health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
+            self._add_health(server)
             names = (self._definition.grpc_name, HEALTH_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
             await self._readiness.publish_now()
             address = self._bind_port(server)
             metrics_server = MetricsServer(self._settings.metrics_address, self._metrics.registry)
             try:
-                async with self._serving_health() as health:
+                async with (
+                    _serving_alone("health", self._settings.health_address, self._add_health) as health,
+                    _serving_alone("operations", self._settings.operations_address, self._add_operations) as operations,
+                ):
                     await server.start()
-                    self._addresses = {"address": address, "metrics": metrics_server.address, **health}
+                    self._addresses = {"address": address, "metrics": metrics_server.address, **health, **operations}
                     logger.info("listening", extra=self._addresses)
                     yield server
             finally:
                 await server.stop(0)
                 await asyncio.to_thread(metrics_server.stop)
 
-    @asynccontextmanager
-    async def _serving_health(self) -> AsyncIterator[dict[str, str]]:
-        """The health service alone on a port of its own, in plain text; gives its address, or nothing without one."""
-        if not self._settings.health_address:
-            yield {}
-            return
-        server = create_server()
+    def _add_health(self, server: grpc.aio.Server) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._readiness.servicer, server)
-        host, _ = split_address(self._settings.health_address)
-        port = server.add_insecure_port(self._settings.health_address)
-        await server.start()
-        try:
-            yield {"health": join_address(host, port)}
-        finally:
-            await server.stop(0)
+
+    def _add_operations(self, server: grpc.aio.Server) -> None:
+        operations = Operations(
+            self._slots, lambda: self._begin_drain("Drain"), drain_seconds=self._settings.drain_seconds
+        )
+        add_OperationsServiceServicer_to_server(operations, server)
+        reflection.enable_server_reflection((OPERATIONS_NAME, reflection.SERVICE_NAME), server)
 
     def _bind_port(self, server: grpc.aio.Server) -> str:
         host, _ = split_address(self._settings.listen_address)
@@ -195,13 +197,18 @@ class Service:
             loop.add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: int) -> None:
-        if self._stop.is_set():
+        if self._signalled:
             os._exit(128 + number)  # the worker notices and ends too
-        logger.info("draining", extra={"signal": signal.Signals(number).name})
-        self._stop.set()
+        self._signalled = True
+        self._begin_drain(signal.Signals(number).name)
+
+    def _begin_drain(self, cause: str) -> None:
+        if not self._stop.is_set():
+            logger.info("draining", extra={"cause": cause})
+            self._stop.set()
 
     async def _until_stopped(self, registry: Registry, start_task: StartTask) -> int:
-        """Warms the worker and waits: 0 for a signal, 1 for a lost worker."""
+        """Warms the worker and waits: 0 for a signal or `Drain`, 1 for a lost worker."""
         ends: list[asyncio.Task[Any]] = [asyncio.create_task(self._stop.wait())]
         if self._worker is not None:
             ends.append(asyncio.create_task(self._run_worker(self._worker, registry, start_task)))
@@ -313,6 +320,25 @@ class Service:
     def _note_serving(self, serving: bool) -> None:
         self._metrics.serving.set(int(serving))
         logger.info("health changes", extra={"serving": serving})
+
+
+@asynccontextmanager
+async def _serving_alone(
+    name: str, address: str, add_service: Callable[[grpc.aio.Server], None]
+) -> AsyncIterator[dict[str, str]]:
+    """One service on a port of its own, in plain text; gives its address by `name`, or nothing without `address`."""
+    if not address:
+        yield {}
+        return
+    server = create_server()
+    add_service(server)
+    host, _ = split_address(address)
+    port = server.add_insecure_port(address)
+    await server.start()
+    try:
+        yield {name: join_address(host, port)}
+    finally:
+        await server.stop(CLOSING_SECONDS)
 
 
 @asynccontextmanager

@@ -176,6 +176,9 @@ class ServiceSettings:
     metrics_address: str
     # host:port of a second port with nothing but the health service, always in plain text; empty means none.
     health_address: str
+    # host:port of the operations service, which speaks plain text and obeys everybody: on the loopback interface only;
+    # empty means none.
+    operations_address: str
     # host or host:port under which the gateway reaches this instance; empty derives it from the bound address.
     advertise_address: str
     slots: int
@@ -205,6 +208,7 @@ def read_service_settings(
         listen_address=_address(environment, "LISTEN_ADDRESS", f"127.0.0.1:{default_port}"),
         metrics_address=_address(environment, "METRICS_ADDRESS", "127.0.0.1:0"),
         health_address=_address(environment, "HEALTH_ADDRESS", "", optional=True),
+        operations_address=_loopback_address(environment, "OPERATIONS_ADDRESS"),
         advertise_address=_advertised(environment, "ADVERTISE_ADDRESS"),
         slots=environment.integer("SLOTS", default_slots, minimum=1, maximum=10_000),
         max_in_flight=environment.integer("MAX_IN_FLIGHT", 3, minimum=1, maximum=64),
@@ -336,4 +340,13 @@ def _address(environment: Environment, name: str, default: str, *, optional: boo
         split_address(address)
     except ValueError as error:
         raise SettingsError(f"{PREFIX}{name}: {error}; port 0 takes a free one") from None
+    return address
+
+
+def _loopback_address(environment: Environment, name: str) -> str:
+    address = _address(environment, name, "", optional=True)
+    if address:
+        host, _ = split_address(address)
+        if not _is_ip(host) or not ipaddress.ip_address(host).is_loopback:
+            raise SettingsError(f"{PREFIX}{name} is {address!r}; use 127.0.0.1:PORT: whoever reaches it is obeyed")
     return address
