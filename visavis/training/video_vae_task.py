@@ -3,7 +3,7 @@
 Options of a phase: `frames` (1, or 8k + 1), `batch` clips, `crop` pixels (a multiple of 32), `near_mouth` (the share of
 crops around the mouth), `varied` (the share of clips that are turned, zoomed, in other colours, perhaps backwards, as
 if of other people: `clip_view.py`). Two more may be left out: `start`, the phase begins as the best linear autoencoder
-in which a pixel of mouth and eyes counts so much more, { mouth = 100.0, eyes = 40.0 } (else it goes on from the weights
+in which a pixel of mouth and eyes counts so much more, { mouth = 15.0, eyes = 8.0 } (else it goes on from the weights
 there are); and `straight_rate`, how fast the weights of that linear map learn, relative to the blocks, which start at
 nothing (else as fast).
 
@@ -36,8 +36,8 @@ from visavis.training.task import ParameterGroup
 from visavis.training.video_vae_loss import LossWeights, reconstruction_loss
 from visavis.training.video_vae_measures import PictureErrors
 
-_START_CLIPS: Final = 512
-_START_FRAMES: Final = 41
+_START_CLIPS: Final = 1024
+_START_FRAMES: Final = 25
 _EVALUATED_CLIPS: Final = 24
 _EVALUATED_FRAMES: Final = 17
 
