@@ -17,7 +17,7 @@ case $part in
 checks)
     # The tests that need a GPU, and every way of execution at the smallest size.
     "$python" -m pytest --config-file=/dev/null --rootdir=. --import-mode=importlib -q -rs \
-        tests/models/test_step_runner.py -k "graphs_agree or waits or buffers"
+        tests/models/test_step_runner.py -k "graph or waits or buffers or past"
     for execution in eager graphed compiled compiled-graphed; do
         bench --preset tiny --sessions 1,4 --compare 1 --decode --seconds 0.2 --execution "$execution"
     done

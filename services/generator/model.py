@@ -150,7 +150,7 @@ class GeneratorModel:
         portrait_THWC = weight.new_zeros(1, *self._plan.latent_shape)
         state = begin_session(self._plan.transformer, portrait_THWC, 0, self._plan.settings, plan=self._plan)
         for _ in range(2):
-            _, state = generate_chunk(weight.new_zeros(self._speech_shape), state)
+            _, state = generate_chunk(torch.zeros(self._speech_shape), state)
         assert state.context is not None
         self.context_shape = tuple(state.context.keys_LRND.shape)
         self._warm = state
@@ -174,8 +174,8 @@ class GeneratorModel:
         return times, time.perf_counter() - start_seconds
 
     def _warm_chunk(self) -> ChunkInProgress:
-        weight = self._plan.transformer.proj_in.weight
-        return ChunkInProgress(weight.new_zeros(self._speech_shape), self._warm)
+        # On the host, from where speech comes.
+        return ChunkInProgress(torch.zeros(self._speech_shape), self._warm)
 
     def _finish(self) -> None:
         if self.device.type == "cuda":

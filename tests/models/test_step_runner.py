@@ -25,7 +25,8 @@ from visavis.models.generation import (
     generate_chunk,
 )
 from visavis.models.graphed_runner import GraphedRunner
-from visavis.models.step_runner import StepRunner, compile_blocks, eager_runner, step_runner
+from visavis.models.noise import chunk_noise
+from visavis.models.step_runner import EagerRunner, StepRunner, compile_blocks, step_runner
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
@@ -59,6 +60,24 @@ def talk(sampling: SamplingPlan, sessions: int, chunks: int) -> list[torch.Tenso
         latents += [result[0] for result in results]
         states = [result[1] for result in results]
     return latents
+
+
+def mixed_states(sampling: SamplingPlan) -> list[GenerationState]:
+    """Of four sessions, of which the second and the last have just come."""
+    states = [session(sampling, seed=seed) for seed in (3, 4, 5, 6)]
+    states[::2] = [generate_chunk(speech(seed=8), state)[1] for state in states[::2]]
+    return states
+
+
+def generate_together(states: list[GenerationState]) -> list[torch.Tensor]:
+    """Latents and contexts of a chunk of each, started and generated in one batch."""
+    chunks = [ChunkInProgress(speech(seed=20 + index), state) for index, state in enumerate(states)]
+    while not chunks[0].done:
+        denoise_step(chunks)
+    results = [chunk.result() for chunk in chunks]
+    contexts = [state.context for _, state in results if state.context is not None]
+    assert len(contexts) == len(states)
+    return [latents for latents, _ in results] + [context.keys_LRND for context in contexts]
 
 
 def assert_same(actual: list[torch.Tensor], expected: list[torch.Tensor], tolerance: float = 1e-5) -> None:
@@ -153,21 +172,11 @@ def test_a_first_chunk_leaves_the_others_to_their_graph(cache_source: CacheSourc
     eager = plan(small_transformer(prompt_tokens=3), replace(SETTINGS, cache_source=cache_source))
     inner = Widths(eager.runner)
     buffered = replace(eager, runner=GraphedRunner(inner, (4,), Reruns()))
-    results = []
-    for sampling in (eager, buffered):
-        # The second and the fourth have just joined: rows of both kinds stand apart.
-        states = [session(sampling, seed=seed) for seed in (3, 4, 5, 6)]
-        states[::2] = [generate_chunk(speech(seed=8), state)[1] for state in states[::2]]
-        inner.seen.clear()
-        chunks = [ChunkInProgress(speech(seed=20 + index), state) for index, state in enumerate(states)]
-        while not chunks[0].done:
-            denoise_step(chunks)
-        results.append([chunk.latents_THWC for chunk in chunks])
-        results[-1] += [context.keys_LRND for chunk in chunks if (context := chunk.result()[1].context)]
-    assert_same(results[1], results[0])
-    # Two rows of each: the graph's as they were captured, and the others' eagerly, never eight at once.
+    states = mixed_states(buffered)
+    inner.seen.clear()
+    assert_same(generate_together(states), generate_together(mixed_states(eager)))
+    # Two sessions of each kind: the graph's rows as they were captured, and the others' eagerly, never eight at once.
     assert set(inner.seen) == {4}
-    assert len(results[1]) == 8
 
 
 def test_first_chunks_and_large_batches_go_past_the_graphs() -> None:
@@ -198,18 +207,40 @@ class HostSyncs(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_pass_waits_for_the_device(dtype: torch.dtype) -> None:
+def test_no_operator_of_a_chunk_waits_for_the_device(dtype: torch.dtype) -> None:
     transformer = placed(small_transformer(prompt_tokens=3), torch.device("cpu"), dtype)
-    sampling = plan(transformer)
-    sampling = replace(sampling, runner=GraphedRunner(eager_runner(transformer), (4,), Reruns()))
-    chunks = [ChunkInProgress(speech(), session(sampling, seed=seed)) for seed in (3, 4)]
+    capture = Reruns()
+    # In this thread alone: a watch sees no other.
+    sampling = replace(plan(transformer), runner=GraphedRunner(EagerRunner(transformer, None), (4,), capture))
+    states = mixed_states(sampling)
     with HostSyncs() as syncs:
-        while not chunks[0].done:
-            denoise_step(chunks)
-    assert syncs.seen == []
+        generate_together(states)
+    with HostSyncs() as drawing:
+        for state in states:
+            chunk_noise(state.seed, state.chunk_index, sampling.chunk_shape)
+    # Noise is drawn on the host, where nothing waits.
+    assert syncs.seen == drawing.seen
+    # It has seen what stands in graphs: as they were captured, and as they run.
+    assert (capture.captures, capture.replays) == (3, sampling.passes)
     with HostSyncs() as syncs:
         torch.ones(2).sum().item()
     assert syncs.seen == ["_local_scalar_dense"], "the check itself sees"
+
+
+@needs_cuda
+@pytest.mark.parametrize("execution", ["graphed", "compiled-graphed"])
+def test_no_chunk_waits_for_a_gpu(execution: Any) -> None:
+    transformer = placed(small_transformer(prompt_tokens=3), torch.device("cuda"), torch.bfloat16)
+    states = mixed_states(replace(plan(transformer), runner=step_runner(transformer, execution, (4,))))
+    # Captures do wait.
+    generate_together(states)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        generate_together(states)
+        with pytest.raises(RuntimeError, match="synchronizing CUDA operation"):
+            torch.ones(2, device="cuda").sum().item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @needs_cuda
@@ -218,3 +249,4 @@ def test_graphs_agree_with_eager_passes(execution: Any) -> None:
     expected, actual = (placed(small_transformer(prompt_tokens=3), torch.device("cuda"), torch.float32) for _ in "ea")
     graphed = replace(plan(actual), runner=step_runner(actual, execution, (2, 4, 6)))
     assert_same(talk(graphed, 3, 4), talk(plan(expected), 3, 4), 1e-3)
+    assert_same(generate_together(mixed_states(graphed)), generate_together(mixed_states(plan(expected))), 1e-3)

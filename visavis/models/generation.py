@@ -214,7 +214,7 @@ class ChunkInProgress:
         plan = state.plan
         check_speech(speech_latents_TWD, plan)
         weight = plan.transformer.proj_in.weight
-        speech = plan.transformer.fold_speech(speech_latents_TWD[None].to(weight.device, weight.dtype))
+        speech = plan.transformer.fold_speech(_moved(speech_latents_TWD[None], weight))
         sinks = [state.sink]
         if plan.guidance is not None:
             # The second branch has neither speech nor ID; its audio attention adds zeros.
@@ -228,7 +228,7 @@ class ChunkInProgress:
         self.window = Window(sinks, state.context, plan.rotations, plan.settings.cache)
         if replayed_latents_THWC is None:
             replayed_latents_THWC = chunk_noise(state.seed, state.chunk_index, plan.chunk_shape)
-        self.latents_THWC = replayed_latents_THWC.to(weight.device, weight.dtype)
+        self.latents_THWC = _moved(replayed_latents_THWC, weight)
 
     @property
     def plan(self) -> SamplingPlan:
@@ -328,6 +328,15 @@ def _speech(chunks: Sequence[ChunkInProgress]) -> Sequence[FoldedSpeech]:
     if len(chunks) == 1:
         return chunks[0].speech
     return [FoldedSpeech.concatenate(list(parts)) for parts in zip(*(chunk.speech for chunk in chunks), strict=True)]
+
+
+def _moved(latents: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """To the device and dtype of a weight, without waiting for that device."""
+    latents = latents.to(weight.dtype)
+    if latents.device.type == "cpu" and weight.device.type == "cuda":
+        # PyTorch gives pinned memory to nobody else before the copy is done.
+        return latents.pin_memory().to(weight.device, non_blocking=True)
+    return latents.to(weight.device)
 
 
 def check_speech(speech_latents_TWD: torch.Tensor, plan: SamplingPlan) -> None:
