@@ -109,6 +109,7 @@ def _operator(event: FunctionEventAvg, repeats: int, on_gpu: bool) -> OperatorTi
 def _stages(preset: str, device: str, dtype: str, sessions: int) -> Iterator[tuple[str, Callable[[], object]]]:
     import torch
 
+    from visavis.bench.device_rates import precision_of
     from visavis.bench.generator_chunks import SessionBatch
     from visavis.models.a2v_dit import A2VTransformer
     from visavis.models.checkpoints import load_part, read_settings
@@ -130,9 +131,9 @@ def _stages(preset: str, device: str, dtype: str, sessions: int) -> Iterator[tup
         decoding = batch.decoding(vae)
         state = speech.initial_state()
         samples_S, lookahead_S = torch.randn(15_360), torch.randn(1_280)
-        name = f"{preset}, {transformer.dtype}, {sessions} session(s)"
-        yield f"Generator ({name})", batch.batched
-        yield f"Decoder ({name})", decoding.decode
+        products = precision_of(dtype, transformer.proj_in.weight.device)
+        yield f"Generator ({preset}, {products}, {sessions} session(s))", batch.batched
+        yield f"Decoder ({preset}, {str(vae.dtype).removeprefix('torch.')}, {sessions} session(s))", decoding.decode
         yield "Audio encoder", lambda: speech.encode_chunk(samples_S, lookahead_S, state)
 
 
