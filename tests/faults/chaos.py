@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import json
 import random
 import signal
@@ -22,6 +23,7 @@ from typing import Final
 
 import numpy as np
 import psutil
+from PIL import Image
 from redis.asyncio import Redis
 
 from tests.faults.cluster import HEARTBEAT_SECONDS, Cluster, running_cluster, until
@@ -33,7 +35,8 @@ from visavis.client import AudioFormat, ClientError, Consent, VideoFormat, Visav
 from visavis.client.gateways import Gateways
 from visavis.contract import CHUNK_SAMPLES
 
-_PERSONAS: Final = 4
+# Of each client, one at a time: nobody else has them, so that whatever reaches the wrong session is recognised.
+_PERSONAS_PER_CLIENT: Final = 2
 _RECORDED_CHUNKS: Final = 80
 _WEATHER: Final = {
     Fault.DELAY: Weather.DELAY,
@@ -92,11 +95,13 @@ async def run_chaos(folder: Path, *, seed: int, faults: int, mean_seconds: float
     """A cluster, `sessions` clients at a time that talk and start anew, `faults` faults, and the check of it all."""
     report = Report(seed)
     async with running_cluster(folder, random.Random(seed)) as cluster:
-        personas = await register_personas(cluster)
+        personas = await register_personas(cluster, sessions)
         stop = asyncio.Event()
         clients = [
-            asyncio.create_task(talk_on(cluster, personas, random.Random(f"{seed} {number}"), report.outcomes, stop))
-            for number in range(sessions)
+            asyncio.create_task(
+                talk_on(cluster, own, personas, random.Random(f"{seed} {number}"), report.outcomes, stop)
+            )
+            for number, own in enumerate(shared_out(personas, sessions))
         ]
         begin = time.monotonic()
         try:
@@ -110,16 +115,17 @@ async def run_chaos(folder: Path, *, seed: int, faults: int, mean_seconds: float
     return report
 
 
-async def register_personas(cluster: Cluster) -> list[Persona]:
-    """Avatars, each with a seed, and what they look like when nothing disturbs them."""
+async def register_personas(cluster: Cluster, clients: int) -> list[Persona]:
+    """Avatars, each with a seed, for so many clients, and what they look like when nothing disturbs them."""
     async with VisavisClient(cluster.gateway_addresses) as client:
         # Services are ready a moment before the gateways have heard all of them say what they speak.
         assert await until(lambda: _all_known(client, cluster), _SPARE_SECONDS)
         await asyncio.sleep(2 * HEARTBEAT_SECONDS)
         consent = Consent.synthetic_person("the fault bench", "a drawing")
-        avatar = await client.register_avatar(portrait_jpeg(), consent)
+        count = _PERSONAS_PER_CLIENT * clients
 
         async def record(number: int) -> Persona:
+            avatar = await client.register_avatar(_portrait(number, count), consent)
             seed = 1000 + number
             silence = np.zeros(CHUNK_SAMPLES * _RECORDED_CHUNKS, np.int16)
             pictures = []
@@ -131,7 +137,22 @@ async def register_personas(cluster: Cluster) -> list[Persona]:
                     pictures.append(session.pictures(segment))
             return Persona(f"persona {number}", avatar.avatar_id, seed, np.concatenate(pictures))
 
-        return [await record(number) for number in range(_PERSONAS)]
+        return [await record(number) for number in range(count)]
+
+
+def shared_out(personas: Sequence[Persona], clients: int) -> list[Sequence[Persona]]:
+    """To each client its own."""
+    return [personas[number::clients] for number in range(clients)]
+
+
+def _portrait(number: int, count: int) -> bytes:
+    """A drawn face whose colours and position no other of `count` has."""
+    hue, saturation, value = Image.open(io.BytesIO(portrait_jpeg())).convert("HSV").split()
+    turned = hue.point([(level + 256 * number // count) % 256 for level in range(256)])
+    drawing = Image.merge("HSV", (turned, saturation, value)).convert("RGB").rotate(360 * number / count)
+    buffer = io.BytesIO()
+    drawing.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
 
 
 async def _once(pcm: bytes) -> AsyncIterator[bytes]:
@@ -140,6 +161,7 @@ async def _once(pcm: bytes) -> AsyncIterator[bytes]:
 
 async def talk_on(
     cluster: Cluster,
+    own: Sequence[Persona],
     personas: Sequence[Persona],
     chance: random.Random,
     outcomes: list[Outcome],
@@ -147,13 +169,16 @@ async def talk_on(
     *,
     chunks: int | None = None,
 ) -> None:
-    """One session after the other, of `chunks` chunks or of any length, until `stop` is set."""
+    """One session after the other, each as one of `own`, of `chunks` chunks or of any length, until `stop` is set.
+
+    personas: everybody's, to tell whom a frame shows that is not the session's.
+    """
     while not stop.is_set():
         addresses = list(cluster.gateway_addresses)
         chance.shuffle(addresses)
         gateways = Gateways(addresses, None)
         try:
-            persona = chance.choice(personas)
+            persona = chance.choice(own)
             length = chunks or chance.randint(3, 25)
             outcomes.append(await converse(gateways, persona, personas, chance, chunks=length))
         finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.chaos import register_personas, talk_on
+from tests.faults.chaos import register_personas, shared_out, talk_on
 from tests.faults.cluster import Cluster, Instance, running_cluster, until
 from tests.faults.conversation import Outcome
 
@@ -38,11 +38,11 @@ def metric(cluster: Cluster, name: str) -> float:
 async def test_everything_is_replaced_under_load_and_no_chunk_is_lost(tmp_path: Path) -> None:
     outcomes: list[Outcome] = []
     async with running_cluster(tmp_path, random.Random(0)) as cluster:
-        personas = await register_personas(cluster)
+        personas = await register_personas(cluster, clients=2)
         stop = asyncio.Event()
         clients = [
-            asyncio.create_task(talk_on(cluster, personas, random.Random(number), outcomes, stop, chunks=25))
-            for number in range(2)
+            asyncio.create_task(talk_on(cluster, own, personas, random.Random(number), outcomes, stop, chunks=25))
+            for number, own in enumerate(shared_out(personas, 2))
         ]
         await asyncio.sleep(3)
         for instance in cluster.of("generator"):
