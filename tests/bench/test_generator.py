@@ -140,6 +140,7 @@ def test_fewer_blocks_in_int8_without_comparisons(tmp_path: Path) -> None:
         (["--blocks", "0"], "--blocks is at least"),
         (["--preset", "huge", "--seconds", "0"], "'huge' is neither a preset"),
         (["--device", "cpu", "--execution", "graphed", "--preset", "tiny"], "needs a CUDA device"),
+        (["--device", "cpu", "--execution", "compiled", "--preset", "tiny", "--dtype", "int8"], "no weights in 8 bits"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(

@@ -19,11 +19,11 @@ from visavis.bench.generator_work import Rates, TransformerSize, ValueBytes, chu
 from visavis.bench.turns import time_in_turns
 from visavis.models import checkpoints
 from visavis.models.a2v_dit import A2VTransformer
-from visavis.models.execution import Execution
+from visavis.models.execution import COMPILED, Execution
 from visavis.models.fast_preset import fast_settings
 from visavis.models.generation import SamplingPlan, SamplingSettings, prepare_sampling
 from visavis.models.presets import Preset
-from visavis.models.step_runner import step_runner
+from visavis.models.step_runner import NOT_COMPILED, step_runner
 from visavis.models.video_autoencoder import VideoAutoencoder
 
 _BYTES: dict[Precision, ValueBytes] = {
@@ -177,14 +177,17 @@ def _measure_sessions(
 
 
 def _load(preset: Preset, folder: Path | None, where: Conditions) -> A2VTransformer:
+    compiled = where.execution in COMPILED
+    if compiled and where.precision in ("int8", "fp8"):
+        raise ValueError(NOT_COMPILED)
     if where.blocks is None:
         transformer = checkpoints.load_transformer(preset, folder, where.dtype)
     else:
         arguments, kind = {**preset.transformer, "num_layers": where.blocks}, A2VTransformer
         transformer = checkpoints.seeded(kind, arguments, "transformer", where.dtype)
     checkpoints.placed(transformer, where.device, where.dtype).eval().requires_grad_(False)
-    # torch.compile takes no weights that are packed for a CPU.
-    if where.device.type != "cpu" or where.execution != "compiled":
+    # torch.compile takes no weights that are packed for a CPU; as they are, they are measured.
+    if where.device.type != "cpu" or not compiled:
         checkpoints.fuse(transformer, preset, where.precision)
     return transformer
 

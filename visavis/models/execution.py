@@ -5,6 +5,8 @@ from typing import Final, Literal, get_args
 # By `visavis.models.step_runner`. graphed: CUDA graphs of the eager operations; compiled-graphed: of compiled blocks.
 Execution = Literal["eager", "compiled", "graphed", "compiled-graphed"]
 EXECUTIONS: Final[tuple[Execution, ...]] = get_args(Execution)
+# Those with compiled blocks.
+COMPILED: Final[tuple[Execution, ...]] = ("compiled", "compiled-graphed")
 
 # What an operator can ask for (`visavis.models.checkpoints.resolve_dtype`).
 DTYPES: Final = ("auto", "float32", "bfloat16", "int8", "fp8")

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 
 from visavis.models.a2v_dit import A2VTransformer
-from visavis.models.execution import Execution
+from visavis.models.execution import COMPILED, Execution
 from visavis.models.forward_pass import ForwardPass
 from visavis.models.packed_linear import PackedLinear
 from visavis.models.row_threads import RowThreads, row_threads
+
+# Why weights that are packed or rounded do not run, and what to do.
+NOT_COMPILED: Final = (
+    "compiled blocks take no weights in 8 bits (dtype int8 or fp8), nor float32 packed for a CPU; set the execution to "
+    "eager, or on a GPU to graphed, or the dtype to bfloat16"
+)
 
 
 class StepRunner(Protocol):
@@ -67,9 +73,9 @@ def step_runner(transformer: A2VTransformer, execution: Execution, graphed_rows:
     """The runner for a way of execution. `graphed_rows`: the numbers of rows that graphs are made for, where any are.
 
     `compiled` changes the transformer (`compile_blocks`). Raises `ValueError` for graphs without CUDA, and for blocks
-    that cannot be compiled.
+    that cannot be compiled, saying what to do.
     """
-    if execution in ("compiled", "compiled-graphed"):
+    if execution in COMPILED:
         compile_blocks(transformer)
     runner = eager_runner(transformer)
     if execution in ("eager", "compiled"):
@@ -85,10 +91,10 @@ def compile_blocks(transformer: A2VTransformer, backend: str | Callable[..., Any
     """Compiles what a block does before and after its attention, once for all blocks (torch.compile).
 
     After the weights are loaded, placed and fused: they must not change any more. Raises `ValueError` for blocks whose
-    weights are packed for oneDNN, which torch.compile cannot take: there use a transformer that is not fused.
+    weights are packed for oneDNN or rounded to 8 bits, which torch.compile cannot take.
     """
     if any(isinstance(module, PackedLinear) for module in transformer.modules()):
-        raise ValueError("packed weights cannot be compiled; load the transformer without fusing it")
+        raise ValueError(NOT_COMPILED)
     for block in transformer.blocks:
         # From the second batch size on, torch takes the rows as a variable.
         block.before_attention = torch.compile(block.before_attention, backend=backend)  # type: ignore[method-assign]

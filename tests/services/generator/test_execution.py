@@ -25,7 +25,11 @@ from visavis.v1 import generator_pb2
 
 @pytest.mark.parametrize(
     ("execution", "why"),
-    [("graphed", "needs a CUDA device"), ("compiled-graphed", "packed weights"), ("compiled", "packed weights")],
+    [
+        ("graphed", "needs a CUDA device"),
+        ("compiled-graphed", "packed for a CPU; set the execution"),
+        ("compiled", "packed for a CPU; set the execution"),
+    ],
 )
 def test_what_a_cpu_with_packed_weights_has_not_is_refused(execution: Execution, why: str) -> None:
     with pytest.raises(ValueError, match=why):
