@@ -32,8 +32,9 @@ compiled)
     bench --preset base --compare 0 --decode --seconds 1 --execution compiled-graphed
     ;;
 profile)
-    "$python" -m visavis.bench.profile_stages --preset base | tee "$results/profile-base.md"
-    "$python" -m visavis.bench.profile_stages --preset base --sessions 4 | tee "$results/profile-base-4.md"
+    "$python" -m visavis.bench.profile_stages --preset base --json "$results/profile-base.json" | tee "$results/profile-base.md"
+    "$python" -m visavis.bench.profile_stages --preset base --sessions 4 \
+        --json "$results/profile-base-4.json" | tee "$results/profile-base-4.md"
     ;;
 *)
     echo "unknown part: $part" >&2

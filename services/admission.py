@@ -93,9 +93,9 @@ def slots_to_offer(settings: AdmissionSettings, in_real_time: int, in_memory: in
 def free_memory_bytes(device: torch.device) -> int:
     """What the device has free: of its own memory, or of the machine's or the container's."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        # Torch keeps what it has freed; it is there for the next tensors.
-        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        # Torch keeps what it has freed for the next tensors; what graphs keep is for nobody else.
+        torch.cuda.empty_cache()
+        return int(torch.cuda.mem_get_info(device)[0])
     return int(min(_machine_free_bytes(Path("/proc/meminfo")), container_free_bytes(CGROUP)))
 
 
