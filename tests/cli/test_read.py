@@ -39,7 +39,7 @@ def read(portrait: Path, speech: Path, output: Path, *more: str) -> int:
 def pictures(path: Path) -> list[str]:
     """A digest of each picture."""
     with av.open(str(path)) as container:
-        return [hashlib.sha256(frame.to_ndarray()).hexdigest() for frame in container.decode(video=0)]
+        return [hashlib.sha256(frame.to_ndarray().tobytes()).hexdigest() for frame in container.decode(video=0)]
 
 
 def test_a_file_is_written_that_says_what_it_is(
