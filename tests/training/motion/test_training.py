@@ -73,7 +73,7 @@ def test_a_stopped_training_gives_the_same_curve(world: World, tmp_path: Path, k
 @pytest.mark.parametrize("kind", ["teacher", "student"])
 def test_it_learns(world: World, tmp_path: Path, kind: str) -> None:
     """Ten clips by heart: the velocity of pure noise becomes known, and the mouth follows the speech."""
-    plan = make_plan(tmp_path, kind, steps=100)
+    plan = make_plan(tmp_path, kind, steps=140)
     make = teacher_task if kind == "teacher" else student_task
     task = make(plan, world.dataset, tmp_path / "run", None, None, world.vae, world.speech_ae)
     losses: list[float] = []
