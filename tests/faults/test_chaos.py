@@ -12,10 +12,10 @@ from tests.faults.fault_plan import Fault, plan_faults
 @pytest.mark.system
 @pytest.mark.timeout(600)
 async def test_faults_at_random_lose_nothing(tmp_path: Path) -> None:
-    report = await run_chaos(tmp_path, seed=5, faults=10, mean_seconds=2.5, sessions=2)
+    report = await run_chaos(tmp_path, seed=5, faults=6, mean_seconds=2.5, sessions=2)
     print(report.as_dict())
     assert report.failures == []
-    assert sum(report.faults.values()) == 10
+    assert sum(report.faults.values()) == 6
     assert sum(outcome.chunks for outcome in report.outcomes) > 10
 
 
