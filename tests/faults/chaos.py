@@ -123,8 +123,14 @@ async def register_personas(cluster: Cluster, clients: int) -> list[Persona]:
         await asyncio.sleep(2 * HEARTBEAT_SECONDS)
         consent = Consent.synthetic_person("the fault bench", "a drawing")
         count = _PERSONAS_PER_CLIENT * clients
+        # No more at a time than are there later: for these the cluster has room.
+        room = asyncio.Semaphore(clients)
 
         async def record(number: int) -> Persona:
+            async with room:
+                return await recorded(number)
+
+        async def recorded(number: int) -> Persona:
             avatar = await client.register_avatar(_portrait(number, count), consent)
             seed = 1000 + number
             silence = np.zeros(CHUNK_SAMPLES * _RECORDED_CHUNKS, np.int16)
@@ -137,7 +143,7 @@ async def register_personas(cluster: Cluster, clients: int) -> list[Persona]:
                     pictures.append(session.pictures(segment))
             return Persona(f"persona {number}", avatar.avatar_id, seed, np.concatenate(pictures))
 
-        return [await record(number) for number in range(count)]
+        return await asyncio.gather(*(record(number) for number in range(count)))
 
 
 def shared_out(personas: Sequence[Persona], clients: int) -> list[Sequence[Persona]]:
