@@ -102,19 +102,20 @@ class _Part:
 @dataclass(frozen=True, slots=True)
 class _CodedClip:
     """What the encoder sees of a clip's first frame and of each eight others [T, H, W, C], in half precision, and how
-    much each cell of these counts [T, H, W]; the keys' components [T, H, W, K] are to fit single pictures.
+    much each cell of these, and of keys, counts [T, H, W].
     """
 
     first_1HWK: Tensor
     others_THWC: Tensor
-    keys_THWK: Tensor
     weight_THW: Tensor
     key_weight_THW: Tensor
 
     def rows(self, kind: str, columns: slice) -> _Rows:
         """What a layer of this kind of step reads: keys, not only frame 0, or eight frames of a cell."""
         if kind == "first":
-            return _Rows(self.keys_THWK.float().flatten(0, 2), self.key_weight_THW.flatten())
+            # The components of its key come first in what is seen of a step.
+            keys_THWK = torch.cat([self.first_1HWK, self.others_THWC[..., : self.first_1HWK.shape[-1]]])
+            return _Rows(keys_THWK.float().flatten(0, 2), self.key_weight_THW.flatten())
         return _Rows(self.others_THWC[..., columns].float().flatten(0, 2), self.weight_of_steps(kind))
 
     def weight_of_steps(self, kind: str) -> Tensor:
@@ -131,11 +132,9 @@ def _coded(vae: CausalVideoVAE, clip: StartClip) -> _CodedClip:
     first, others = vae.encoder.seen(clip.pictures_T3HW[None], StreamMemory.of_whole_clip())
     assert first is not None
     weight = F.avg_pool2d(clip.weight_T1HW, CELL)[:, 0]
-    keys = torch.cat([first, others[..., : first.shape[-1]]], dim=1)
     return _CodedClip(
         first[0].half(),
         others[0].half(),
-        keys[0].half(),
         weight[1:].unflatten(0, (-1, FRAMES)).mean(dim=1),
         weight[::FRAMES],
     )
@@ -151,7 +150,7 @@ def _start_tokens(vae: CausalVideoVAE, kind: str, coded: Sequence[_CodedClip], p
     begin, sent = 0, []
     for part in parts:
         rows = (clip.rows(kind, part.columns) for clip in coded)
-        found = _principal(rows, min(int(part.of_token * width), steps_in.in_features))
+        found = _principal(rows, int(part.of_token * width))
         count = found.basis_CK.shape[1]
         into_latent = min(round(part.of_latent * latent_channels), count)
         scale, spread_CK = found.scale(max(into_latent, 1)), spread_CC[:, begin : begin + count]
@@ -175,7 +174,7 @@ def _in_steady_memory(clips: Iterable[StartClip]) -> Iterator[StartClip]:
 
 
 def _principal(parts: Iterable[_Rows], components: int, *, centred: bool = True) -> _Components:
-    """Weighted principal components of all rows; as many as there are dimensions at most. Else the mean is 0."""
+    """Weighted principal components of all rows; as many as there are dimensions at most. Around 0 if not `centred`."""
     total, sums, products = torch.zeros((), dtype=torch.float64), torch.zeros(()), torch.zeros(())
     for part in parts:
         weighted = part.weight_R[:, None] * part.values_RC
