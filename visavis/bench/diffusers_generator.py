@@ -41,7 +41,7 @@ class DiffusersGenerator:
 
     def chunk(self, window_RNC: torch.Tensor, plan: SamplingPlan) -> torch.Tensor:
         """Denoises the last latent frames of every window, a row a session: `[sessions, N of a chunk, C]`."""
-        branches, current = 1 if plan.guidance is None else 2, self._size.chunk_tokens
+        branches, current = plan.settings.branches, self._size.chunk_tokens
         past_RNC, latents = window_RNC[:, :-current], window_RNC[:, -current:]
         times = plan.schedule.times
         for time, next_time in pairwise(times):

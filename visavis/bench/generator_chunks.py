@@ -45,7 +45,7 @@ class SessionBatch:
     def __init__(self, plan: SamplingPlan, sessions: int) -> None:
         self._plan = plan
         self._past = [_past(plan, seed) for seed in range(sessions)]
-        self._branches = 1 if plan.guidance is None else 2
+        self._branches = plan.settings.branches
 
     def batched(self) -> list[torch.Tensor]:
         """All in one batch, pass by pass."""

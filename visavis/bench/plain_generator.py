@@ -59,7 +59,7 @@ def plain_chunk(noise_RTNC: torch.Tensor, window: PlainWindow, plan: SamplingPla
 
     Rows are sessions, and with guidance all sessions once more without speech and ID. `noise` has a row a session.
     """
-    branches = 1 if plan.guidance is None else 2
+    branches = plan.settings.branches
     latents = noise_RTNC
     times = plan.schedule.times
     for time, next_time in pairwise(times):

@@ -170,7 +170,7 @@ def placed(module: Module, device: torch.device, dtype: torch.dtype) -> Module:
 
 def fuse(transformer: A2VTransformer, settings: Preset, dtype: str, chunks: int = 1) -> None:
     """Prepares a placed transformer for passes over so many chunks; `dtype` is the one that was asked for."""
-    branches = 1 if settings.sampling.guidance_scale == 1 else 2
+    branches = settings.sampling.branches
     rows = branches * chunks * transformer.chunk_latent_frames * settings.latent_rows**2
     rounding: Rounding | None = "int8" if dtype == "int8" else "fp8" if dtype == "fp8" else None
     transformer.fuse(rows, rounding=rounding)

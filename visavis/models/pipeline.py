@@ -242,7 +242,7 @@ class TalkingPipeline(DiffusionPipeline):
         """What sessions with these settings (by default the model's own) share."""
         sampling = sampling or self.sampling
         rows = self.config["picture_size"] // self.vae.spatial_compression_ratio
-        branches = 1 if sampling.guidance_scale == 1 else 2
+        branches = sampling.branches
         self.transformer.fuse(branches * self.chunks_at_once * self.transformer.chunk_latent_frames * rows * rows)
         return prepare_sampling(self.transformer, sampling, rows, rows)
 

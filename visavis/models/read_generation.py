@@ -97,7 +97,7 @@ def _velocities(
     steps_1N = torch.tensor([[chunk.steps_done for chunk in chunks]], device=latents_THWC.device)
     frames = plan.transformer.chunk_latent_frames
     modulation = plan.modulation.select(steps_1N.repeat_interleave(frames, dim=1))
-    latents_RTHWC = latents_THWC.expand(1 if plan.guidance is None else 2, -1, -1, -1, -1)
+    latents_RTHWC = latents_THWC.expand(plan.settings.branches, -1, -1, -1, -1)
     velocities_RTHWC = plan.runner.velocities(ForwardPass(latents_RTHWC, modulation, memory, speech, plan.text))
     guided_THWC = velocities_RTHWC[0] if plan.guidance is None else plan.guidance(*velocities_RTHWC)
     velocities: Sequence[torch.Tensor] = guided_THWC.split(frames)

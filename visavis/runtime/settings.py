@@ -319,17 +319,9 @@ def _advertised(environment: Environment, name: str) -> str:
     """host or host:port; an IPv6 address may stand without brackets, then without a port."""
     address = environment.text(name, "")
     host = address.removeprefix("[").removesuffix("]")
-    if ":" not in address or _is_ip_address(host):
+    if ":" not in address or _is_ip(host):
         return address
     return _address(environment, name, "")
-
-
-def _is_ip_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _address(environment: Environment, name: str, default: str, *, optional: bool = False) -> str:
