@@ -32,6 +32,8 @@ class FakeService(talking_head_pb2_grpc.TalkingHeadServiceServicer):
         self.portraits: list[bytes] = []
         self.deleted: list[str] = []
         self.full = False
+        # What a new session is told instead of an answer, as transports do: no reason, no advice.
+        self.breaks_with: grpc.StatusCode | None = None
 
     async def Talk(
         self, requests: AsyncIterator[talking_head_pb2.TalkRequest], context: grpc.aio.ServicerContext[Any, Any]
@@ -72,6 +74,8 @@ class FakeService(talking_head_pb2_grpc.TalkingHeadServiceServicer):
     async def _check(self, config: talking_head_pb2.SessionConfig, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         if config.avatar_id not in ("known", "picky"):
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no avatar {config.avatar_id}")
+        if self.breaks_with is not None:
+            await context.abort(self.breaks_with, self.breaks_with.name)
         if self.full:
             retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=1, nanos=500_000_000))
             await context.abort_with_status(rich_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", retry))

@@ -17,6 +17,7 @@ from visavis.client.status_details import METADATA_KEY, NO_DETAILS, read_status_
         (grpc.StatusCode.NOT_FOUND, errors.NotFound),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.CapacityExhausted),
         (grpc.StatusCode.UNAVAILABLE, errors.ServerUnavailable),
+        (grpc.StatusCode.CANCELLED, errors.ServerUnavailable),
         (grpc.StatusCode.DEADLINE_EXCEEDED, errors.DeadlineExceeded),
         (grpc.StatusCode.FAILED_PRECONDITION, errors.FailedPrecondition),
         (grpc.StatusCode.UNAUTHENTICATED, errors.PermissionDenied),

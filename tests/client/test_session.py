@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import grpc
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from visavis.client import (
     InvalidInput,
     NotFound,
     Segment,
+    ServerUnavailable,
     SessionClosed,
     SessionEnded,
     Speech,
@@ -172,6 +174,23 @@ async def test_the_gateway_after_a_full_one_takes_the_session(
                 with pytest.raises(CapacityExhausted):
                     async with client.talk("known", audio_format=MONO):
                         pass
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE])
+async def test_the_gateway_after_one_that_ends_as_it_is_asked_takes_the_session(
+    service: FakeService, address: str, code: grpc.StatusCode
+) -> None:
+    service.breaks_with = code
+    async with (
+        serve_fake(FakeService()) as other,
+        VisavisClient([address, other]) as client,
+        client.talk("known", audio_format=MONO) as session,
+    ):
+        await session.end()
+    async with VisavisClient(address) as client:
+        with pytest.raises(ServerUnavailable):
+            async with client.talk("known", audio_format=MONO):
+                pass
 
 
 async def test_what_the_server_says_last_is_not_lost_to_a_write_that_comes_too_late(address: str) -> None:

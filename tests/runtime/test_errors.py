@@ -175,6 +175,12 @@ async def test_an_unreachable_server_is_an_unavailable_stage() -> None:
     assert isinstance(error_from_rpc(failure.value), errors.StageUnavailable)
 
 
+def test_a_server_that_ends_as_it_is_called_is_an_unavailable_stage() -> None:
+    no_metadata = grpc.aio.Metadata()
+    cut_off = grpc.aio.AioRpcError(grpc.StatusCode.CANCELLED, no_metadata, no_metadata, "CANCELLED", None)
+    assert isinstance(error_from_rpc(cut_off), errors.StageUnavailable)
+
+
 def test_a_long_message_still_fits_into_trailing_metadata() -> None:
     status = errors.status_from_error(errors.InvalidInput("x" * 100_000))
     assert len(status.SerializeToString()) < 4096

@@ -65,7 +65,7 @@ class CapacityExhausted(RetryLater):
 
 
 class ServerUnavailable(RetryLater):
-    """The server, one of its stages or Redis cannot be reached, or it is draining. Worth a retry."""
+    """The server, one of its stages or Redis cannot be reached, or it is draining or has just ended. Worth a retry."""
 
 
 class DeadlineExceeded(ClientError):
@@ -116,7 +116,9 @@ def error_from_status(code: grpc.StatusCode, message: str, details: StatusDetail
         return CapacityExhausted(
             text, code=code, reason=details.reason, retry_after_seconds=details.retry_after_seconds
         )
-    if code is grpc.StatusCode.UNAVAILABLE:
+    # A server that is about to end answers new calls so, without a reason; whoever is told one was meant.
+    cut_off = code is grpc.StatusCode.CANCELLED and not details.reason
+    if code is grpc.StatusCode.UNAVAILABLE or cut_off:
         return ServerUnavailable(
             text, code=code, reason=details.reason, retry_after_seconds=details.retry_after_seconds
         )

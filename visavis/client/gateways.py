@@ -12,11 +12,12 @@ from visavis.client.errors import (
     CapacityExhausted,
     ClientError,
     RetryLater,
+    ServerError,
     ServerUnavailable,
     SessionClosed,
     error_from_rpc,
 )
-from visavis.client.talk_stream import TalkStream
+from visavis.client.talk_stream import TalkStream, stream_was_broken
 from visavis.client.tls import Tls
 from visavis.contract import MAX_MESSAGE_BYTES
 from visavis.v1 import talking_head_pb2
@@ -119,6 +120,11 @@ async def _open_talk(
         response = await stream.read()
         if response.WhichOneof("response") != expected:
             raise SessionClosed(f"the server did not answer with {expected!r}")
+    except ServerError as error:
+        await stream.close()
+        if stream_was_broken(error):  # nothing has begun, so any gateway will do
+            raise ServerUnavailable(str(error), code=error.code) from error
+        raise
     except BaseException:
         await stream.close()
         raise

@@ -93,5 +93,5 @@ def stream_was_broken(error: ClientError) -> bool:
     if isinstance(error, ServerUnavailable):
         return True
     # The transport's own: the server gives a reason with everything it says.
-    from_transport = error.code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
-    return from_transport and not error.reason and isinstance(error, ServerError | SessionClosed)
+    from_transport = error.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+    return from_transport and not error.reason and isinstance(error, ServerError)

@@ -250,7 +250,8 @@ _BY_CODE: dict[grpc.StatusCode, type[VisavisError]] = {
     grpc.StatusCode.FAILED_PRECONDITION: ModelMismatch,
     grpc.StatusCode.ABORTED: LeaseLost,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineMissed,
-    grpc.StatusCode.CANCELLED: SessionAborted,
+    # A server that is about to end answers new calls so; whoever cancels a call of their own asks no more of it.
+    grpc.StatusCode.CANCELLED: StageUnavailable,
     grpc.StatusCode.RESOURCE_EXHAUSTED: LimitExceeded,
     grpc.StatusCode.UNAVAILABLE: StageUnavailable,
 }
