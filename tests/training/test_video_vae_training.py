@@ -178,6 +178,14 @@ def test_the_linear_start_is_an_autoencoder_of_clips_before_any_training() -> No
     torch.testing.assert_close(mixed, (one + other) / 2, atol=1e-3, rtol=0)
 
 
+def test_a_picture_has_the_same_latent_first_and_later() -> None:
+    vae = _random_vae()
+    start_linear(vae, _start_clips)
+    still = torch.stack([_video(index)[:1].expand(9, -1, -1, -1) for index in range(20, 24)])
+    first, later = vae.encode(still).unbind(1)
+    assert float((later - first).square().mean()) < 0.2 * float((first.roll(1, 0) - first).square().mean())
+
+
 def test_what_counts_more_is_kept_better_by_the_linear_start() -> None:
     lower, upper = slice(SIZE // 2, SIZE), slice(SIZE // 2)
     assert _key_error(lower, counting=lower) < 0.97 * _key_error(lower, counting=upper)

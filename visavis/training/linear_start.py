@@ -6,14 +6,16 @@ latent; then the decoder's first layer by least squares from each latent with it
 transposes of the components out to pixels and flow. Blocks add nothing at first. Random weights take hours on two cores
 to get where this begins. Some pixels can count more than others, so that more components are theirs.
 
+A picture has the same latent channels as a clip's first frame and as a later key, but for those in which only the first
+has room for more of it: whoever goes on from a portrait need not learn a second code.
+
 Legend: T frames, H W rows and columns (of cells), C channels, K components, R rows to fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -75,13 +77,7 @@ def start_linear(vae: CausalVideoVAE, clips: Callable[[], Iterable[StartClip]]) 
     cells = _principal((_cells(clip) for clip in _in_steady_memory(clips())), components, centred=False)
     _set_ends(encoder.cells_in, decoder.pictures_out, cells, cells.scale(components))
     coded = [_coded(vae, clip) for clip in _in_steady_memory(clips())]
-    keys_out = decoder.keys_out
-    _start_tokens(vae, "first", coded, [_Part(slice(None), keys_out.first, 1.0, 1.0)])
-    columns = (0, components, components + CELL_MOTION, encoder.steps_in.other.in_features)
-    layers = (keys_out.other, decoder.motion_out, decoder.rest_out)
-    ranges = [slice(start, end) for start, end in pairwise(columns)]
-    parts = zip(ranges, layers, _TOKEN_SHARES, _LATENT_SHARES, strict=True)
-    _start_tokens(vae, "other", coded, [_Part(*part) for part in parts])
+    _start_tokens(vae, coded)
     for kind in ("first", "other"):
         _fit_read(vae, coded, kind)
     for module in vae.modules():
@@ -91,12 +87,17 @@ def start_linear(vae: CausalVideoVAE, clips: Callable[[], Iterable[StartClip]]) 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of what the encoder sees: its columns, the decoder's layer that gives them back, and its shares."""
+    """A part of what the encoder sees of a step, and the decoder's layer that gives it back.
 
+    Of its components so many at most go into a token, and so many of these on into a latent, divided by `scale`.
+    """
+
+    found: _Components
+    scale: float
     columns: slice
     synthesis: nn.Linear
-    of_token: float
-    of_latent: float
+    in_token: int
+    in_latent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,15 @@ class _CodedClip:
     weight_THW: Tensor
     key_weight_THW: Tensor
 
-    def rows(self, kind: str, columns: slice) -> _Rows:
-        """What a layer of this kind of step reads: keys, not only frame 0, or eight frames of a cell."""
-        if kind == "first":
-            # The components of its key come first in what is seen of a step.
-            keys_THWK = torch.cat([self.first_1HWK, self.others_THWC[..., : self.first_1HWK.shape[-1]]])
-            return _Rows(keys_THWK.float().flatten(0, 2), self.key_weight_THW.flatten())
-        return _Rows(self.others_THWC[..., columns].float().flatten(0, 2), self.weight_of_steps(kind))
+    def keys(self) -> _Rows:
+        """Of frame 0 and of all other keys."""
+        # The components of its key come first in what is seen of a step.
+        keys_THWK = torch.cat([self.first_1HWK, self.others_THWC[..., : self.first_1HWK.shape[-1]]])
+        return _Rows(keys_THWK.float().flatten(0, 2), self.key_weight_THW.flatten())
+
+    def others(self, columns: slice) -> _Rows:
+        """Of each eight other frames."""
+        return _Rows(self.others_THWC[..., columns].float().flatten(0, 2), self.weight_of_steps("other"))
 
     def weight_of_steps(self, kind: str) -> Tensor:
         """How much each token counts [R]: of frame 0, or of all others."""
@@ -140,28 +143,57 @@ def _coded(vae: CausalVideoVAE, clip: StartClip) -> _CodedClip:
     )
 
 
-def _start_tokens(vae: CausalVideoVAE, kind: str, coded: Sequence[_CodedClip], parts: Sequence[_Part]) -> None:
+def _start_tokens(vae: CausalVideoVAE, coded: Sequence[_CodedClip]) -> None:
     """Sets the way from what is seen to a token, from there to a latent, and from a token back to what was seen."""
-    steps_in, out = getattr(vae.encoder.steps_in, kind), getattr(vae.encoder.out, kind)
-    width, latent_channels = steps_in.out_features, vae.config["latent_channels"]
-    spread_CC = _spread(width, width, vae.device)
+    encoder, decoder = vae.encoder, vae.decoder
+    width, components = encoder.steps_in.other.out_features, encoder.cells_in.out_features
+    in_token = [int(share * width) for share in _TOKEN_SHARES]
+    in_latent = [round(share * vae.config["latent_channels"]) for share in _LATENT_SHARES]
+    keys = _principal((clip.keys() for clip in coded), width)
+    first = _Part(
+        keys, keys.scale(in_latent[0]), slice(None), decoder.keys_out.first, width, vae.config["latent_channels"]
+    )
+    others = [
+        replace(
+            first,
+            columns=slice(components),
+            synthesis=decoder.keys_out.other,
+            in_token=in_token[0],
+            in_latent=in_latent[0],
+        )
+    ]
+    ends = (components, components + CELL_MOTION, encoder.steps_in.other.in_features)
+    for number, synthesis in enumerate((decoder.motion_out, decoder.rest_out), start=1):
+        columns = slice(*ends[number - 1 : number + 1])
+        found = _principal((clip.others(columns) for clip in coded), in_token[number])
+        scale = found.scale(max(in_latent[number], 1))
+        others.append(_Part(found, scale, columns, synthesis, in_token[number], in_latent[number]))
+    # One turn for both kinds of steps, so that a key has the same channels in both.
+    token_turn, latent_turn = _turn(width, vae.device), _turn(vae.config["latent_channels"], vae.device)
+    _start_kind(encoder.steps_in.first, encoder.out.first, [first], token_turn, latent_turn)
+    _start_kind(encoder.steps_in.other, encoder.out.other, others, token_turn, latent_turn)
+
+
+def _start_kind(
+    steps_in: nn.Linear, out: nn.Linear, parts: Sequence[_Part], token_turn_CC: Tensor, latent_turn_CC: Tensor
+) -> None:
+    """Parts take the channels of tokens and of latents one after the other."""
+    latent_channels = len(latent_turn_CC)
     steps_in.weight.zero_()
     steps_in.bias.zero_()
     begin, sent = 0, []
     for part in parts:
-        rows = (clip.rows(kind, part.columns) for clip in coded)
-        found = _principal(rows, int(part.of_token * width))
-        count = found.basis_CK.shape[1]
-        into_latent = min(round(part.of_latent * latent_channels), count)
-        scale, spread_CK = found.scale(max(into_latent, 1)), spread_CC[:, begin : begin + count]
-        steps_in.weight[:, part.columns] = spread_CK @ found.basis_CK.T / scale
-        steps_in.bias -= spread_CK @ (found.basis_CK.T @ found.mean_C) / scale
-        part.synthesis.weight.copy_(found.basis_CK @ spread_CK.T * scale)
-        part.synthesis.bias.copy_(found.mean_C)
-        sent.append(spread_CK[:, :into_latent])
+        basis_CK = part.found.basis_CK[:, : part.in_token]
+        count = basis_CK.shape[1]
+        turn_CK = token_turn_CC[:, begin : begin + count]
+        steps_in.weight[:, part.columns] = turn_CK @ basis_CK.T / part.scale
+        steps_in.bias.sub_(turn_CK @ (basis_CK.T @ part.found.mean_C) / part.scale)
+        part.synthesis.weight.copy_(basis_CK @ turn_CK.T * part.scale)
+        part.synthesis.bias.copy_(part.found.mean_C)
+        sent.append(turn_CK[:, : part.in_latent])
         begin += count
     sent_CL = torch.cat(sent, dim=1)
-    out.weight[:latent_channels] = _spread(latent_channels, sent_CL.shape[1], vae.device) @ sent_CL.T
+    out.weight[:latent_channels] = latent_turn_CC[:, : sent_CL.shape[1]] @ sent_CL.T
     out.bias[:latent_channels] = 0.0
 
 
@@ -189,16 +221,17 @@ def _principal(parts: Iterable[_Rows], components: int, *, centred: bool = True)
 
 def _set_ends(analysis: nn.Linear, synthesis: nn.Linear, found: _Components, scale: float) -> None:
     """A layer that gives coefficients divided by `scale`, spread over its channels, and one that takes them back."""
-    basis_IC = found.basis_CK @ _spread(analysis.out_features, found.basis_CK.shape[1], found.basis_CK.device).T
+    turn_CK = _turn(analysis.out_features, found.basis_CK.device)[:, : found.basis_CK.shape[1]]
+    basis_IC = found.basis_CK @ turn_CK.T
     analysis.weight.copy_(basis_IC.T / scale)
     synthesis.weight.copy_(basis_IC * scale)
 
 
-def _spread(channels: int, components: int, device: torch.device) -> Tensor:
-    """Orthonormal columns [C, K] that spread coefficients over channels, so that all channels have a like scale."""
+def _turn(channels: int, device: torch.device) -> Tensor:
+    """Orthonormal columns [C, C] that spread coefficients over channels, so that all channels have a like scale."""
     square, _ = torch.linalg.qr(torch.randn(channels, channels))  # drawn on the CPU: alike on every device
-    columns: Tensor = square[:, :components]
-    return columns.to(device)
+    turned: Tensor = square.to(device)
+    return turned
 
 
 def _fit_read(vae: CausalVideoVAE, coded: Iterable[_CodedClip], kind: str) -> None:
