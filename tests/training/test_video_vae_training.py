@@ -164,10 +164,17 @@ def _start_clips(rows: slice = slice(0), weight: float = 0.0) -> list[StartClip]
     return [StartClip(_video(index), counts) for index in range(12)]
 
 
-def test_the_linear_start_is_an_autoencoder_of_clips_before_any_training() -> None:
-    held_out = torch.stack([_video(index) for index in range(20, 24)])
-    vae, random = _random_vae(), _random_vae()
+@pytest.fixture(scope="module")
+def started() -> CausalVideoVAE:
+    """A linear start, not trained."""
+    vae = _random_vae()
     start_linear(vae, _start_clips)
+    return vae
+
+
+def test_the_linear_start_is_an_autoencoder_of_clips_before_any_training(started: CausalVideoVAE) -> None:
+    held_out = torch.stack([_video(index) for index in range(20, 24)])
+    vae, random = started, _random_vae()
     assert _psnr(vae.decode(vae.encode(held_out)), held_out) > 24
     assert _psnr(random.decode(random.encode(held_out)), held_out) < 15
     # No block adds anything: keys are linear in the latents.
@@ -178,11 +185,9 @@ def test_the_linear_start_is_an_autoencoder_of_clips_before_any_training() -> No
     torch.testing.assert_close(mixed, (one + other) / 2, atol=1e-3, rtol=0)
 
 
-def test_a_picture_has_the_same_latent_first_and_later() -> None:
-    vae = _random_vae()
-    start_linear(vae, _start_clips)
+def test_a_picture_has_the_same_latent_first_and_later(started: CausalVideoVAE) -> None:
     still = torch.stack([_video(index)[:1].expand(9, -1, -1, -1) for index in range(20, 24)])
-    first, later = vae.encode(still).unbind(1)
+    first, later = started.encode(still).unbind(1)
     assert float((later - first).square().mean()) < 0.2 * float((first.roll(1, 0) - first).square().mean())
 
 
