@@ -37,7 +37,7 @@ from visavis.contract import CHUNK_SAMPLES
 
 # Of each client, one at a time: nobody else has them, so that whatever reaches the wrong session is recognised.
 _PERSONAS_PER_CLIENT: Final = 2
-_RECORDED_CHUNKS: Final = 80
+_RECORDED_CHUNKS: Final = 48
 _WEATHER: Final = {
     Fault.DELAY: Weather.DELAY,
     Fault.THROTTLE: Weather.THROTTLE,

@@ -19,7 +19,7 @@ from visavis.runtime.errors import VisavisError
 from visavis.v1.talking_head_pb2 import TalkRequest
 
 SPEECH = noise_pcm(MONO_16K, 8 * 15_360, 1)
-QUICK = {"CHECKPOINT_SECONDS": "0.1", "CHECKPOINT_CHUNKS": "1", "REDIS_TIMEOUT_SECONDS": "0.5"}
+QUICK = {"CHECKPOINT_SECONDS": "0.1", "CHECKPOINT_CHUNKS": "1", "REDIS_TIMEOUT_SECONDS": "1.5"}
 
 
 async def refused_session(gateway: GatewayUnderTest, avatar_id: str) -> VisavisError:

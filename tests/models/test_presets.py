@@ -18,7 +18,7 @@ from visavis.models.video_autoencoder import VideoAutoencoder
 
 @pytest.mark.parametrize(
     ("name", "picture_size", "width", "heads", "blocks", "speech_channels"),
-    [("mini", 256, 320, 5, 10, 512), ("base", 512, 2048, 32, 28, 2048)],
+    [("mini", 256, 256, 4, 8, 512), ("base", 512, 2048, 32, 28, 2048)],
 )
 def test_sizes_are_those_of_the_design(
     name: str, picture_size: int, width: int, heads: int, blocks: int, speech_channels: int
