@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from visavis.training.clip_view import ClipView, draw_view
+from visavis.training.data.regions import mask_of
+from visavis.training.video_vae_task import ClipBatch, as_video
 
 FRAMES, SIZE, SIDE = 9, 64, 32
 
@@ -73,3 +75,31 @@ def test_varied_views_differ_in_form_colour_and_time_and_come_from_their_chance(
     once, again = (drawn(3, varied=True).of(pictures, masks)[0] for _ in range(2))
     assert torch.equal(once, again)
     assert float(once.abs().max()) <= 1.0
+
+
+def test_a_view_of_the_part_that_it_sees_is_the_same() -> None:
+    pictures, masks = a_clip()
+    sizes = set()
+    for seed in range(40):
+        view = drawn(seed, varied=seed % 2 == 0, mouth=(9.5, 51.5) if seed % 3 else None)
+        rows, columns, part = view.cut(SIZE, SIZE)
+        sizes.add(rows.stop - rows.start)
+        seen, seen_masks = view.of(pictures, masks)
+        of_part, masks_of_part = part.of(pictures[..., rows, columns], masks[..., rows, columns])
+        torch.testing.assert_close(of_part, seen, atol=1e-4, rtol=0)
+        torch.testing.assert_close(masks_of_part, seen_masks, atol=1e-4, rtol=0)
+    assert min(sizes) < SIDE + 5 < SIZE
+
+
+def test_a_batch_shows_what_its_views_show_of_whole_pictures() -> None:
+    chance = np.random.default_rng(0)
+    frames = torch.from_numpy(chance.integers(0, 256, (8, FRAMES, SIZE, SIZE, 3), dtype=np.uint8))
+    ellipses = torch.tensor([[0.4, 0.6, 0.2, 0.1], [0.3, 0.3, 0.1, 0.1], [0.6, 0.3, 0.1, 0.1]]).expand(8, FRAMES, 3, 4)
+    views = [drawn(seed, varied=seed % 2 == 0) for seed in range(8)]
+    pictures, mouths, eyes = ClipBatch(frames, ellipses, views).on(torch.device("cpu"))
+    for number, view in enumerate(views):
+        masks = torch.stack([mask_of(part, SIZE, SIZE) for part in (ellipses[number, :, :1], ellipses[number, :, 1:])])
+        whole, whole_masks = view.of(as_video(frames[number], torch.device("cpu")), masks)
+        torch.testing.assert_close(pictures[number], whole, atol=1e-3, rtol=0)
+        for found, wanted in zip((mouths[number], eyes[number]), whole_masks, strict=True):
+            assert float((found - wanted).abs().mean()) < 0.03

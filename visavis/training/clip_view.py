@@ -8,7 +8,7 @@ Legend: F frames, C channels, H W picture, M masks, K side of the square.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -35,6 +35,20 @@ class ClipView:
     backwards: bool
     colours_33: Tensor
     light: float
+
+    def cut(self, rows: int, columns: int) -> tuple[slice, slice, ClipView]:
+        """Rows and columns that it sees of pictures of this size, and the same view of these alone."""
+        corners_33 = torch.tensor([[-1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, -1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+        sizes = torch.tensor([columns, rows])
+        # In pixels, with one more all around for what lies between pixels.
+        places_2N = ((self.to_picture_23 @ corners_33).add(1.0) * sizes[:, None] / 2).round()
+        first = (places_2N.min(dim=1).values - 2).int().clamp(min=0).minimum(sizes - 1)
+        end = (places_2N.max(dim=1).values + 2).int().clamp(min=1).minimum(sizes).maximum(first + 1)
+        scale = sizes / (end - first)
+        moved_23 = self.to_picture_23 * scale[:, None]
+        moved_23[:, 2] += scale - 2 * first / (end - first) - 1
+        (left, top), (right, bottom) = first.tolist(), end.tolist()
+        return slice(top, bottom), slice(left, right), replace(self, to_picture_23=moved_23)
 
     def of(self, pictures_F3HW: Tensor, masks_MFHW: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures in [-1, 1] and masks -> those of the square [F, 3, K, K] and [M, F, K, K].

@@ -52,10 +52,8 @@ class ClipBatch:
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Video [B, F, 3, crop, crop] in [-1, 1]; how much of each pixel is mouth, and eyes [B, F, crop, crop]."""
-        ellipses, video = self.ellipses.to(device, non_blocking=True), as_video(self.frames, device)
-        size = self.frames.shape[2:4]
-        masks = torch.stack([mask_of(chosen, *size) for chosen in (ellipses[:, :, :1], ellipses[:, :, 1:])], dim=1)
-        seen = [view.of(*clip) for view, *clip in zip(self.views, video, masks, strict=True)]
+        frames, ellipses = (part.to(device, non_blocking=True) for part in (self.frames, self.ellipses))
+        seen = [_seen(view, *clip) for view, *clip in zip(self.views, frames, ellipses, strict=True)]
         seen_masks = torch.stack([regions for _, regions in seen])
         return torch.stack([pictures for pictures, _ in seen]), seen_masks[:, 0], seen_masks[:, 1]
 
@@ -145,6 +143,19 @@ class VideoVAETask:
             weight = (1.0 + mouth * in_mouth + eyes * in_eyes).unsqueeze(1)
             video = as_video(torch.from_numpy(np.array(clip.frames_FHW3[moment])), device)
             yield StartClip(video.flip(-1), weight.flip(-1)) if number % 2 else StartClip(video, weight)
+
+
+def _seen(view: ClipView, frames_FHW3: Tensor, ellipses_FE4: Tensor) -> tuple[Tensor, Tensor]:
+    """What `view` shows of a clip; only that part of it is worked on. Masks: mouth, eyes."""
+    height, width = frames_FHW3.shape[1:3]
+    rows, columns, part = view.cut(height, width)
+    cut_FHW3 = frames_FHW3[:, rows, columns]
+    cut_height, cut_width = cut_FHW3.shape[1:3]
+    scale = ellipses_FE4.new_tensor([width / cut_width, height / cut_height] * 2)
+    offset = ellipses_FE4.new_tensor([columns.start / cut_width, rows.start / cut_height, 0.0, 0.0])
+    cut_FE4 = ellipses_FE4 * scale - offset
+    masks = torch.stack([mask_of(chosen, cut_height, cut_width) for chosen in (cut_FE4[:, :1], cut_FE4[:, 1:])])
+    return part.of(as_video(cut_FHW3, frames_FHW3.device), masks)
 
 
 def as_video(frames: Tensor, device: torch.device) -> Tensor:
