@@ -90,8 +90,9 @@ def plain_velocities(
         hidden_RTND = hidden_RTND + _feed_forward(block, hidden_RTND, modulation_T6D)
     shift_TD, scale_TD = modulation.output[of_frame][frames:].unbind(1)
     normed = F.layer_norm(hidden_RTND[:, frames:], hidden_RTND.shape[-1:], eps=OUTPUT_NORM_EPSILON)
-    velocity_RTNC: torch.Tensor = transformer.proj_out(normed * scale_TD[:, None] + shift_TD[:, None])
-    return velocity_RTNC
+    output_RTNC = transformer.proj_out(normed * scale_TD[:, None] + shift_TD[:, None])
+    levels_1T = modulation.levels[of_frame][None, frames:]
+    return transformer.velocity(output_RTNC.unsqueeze(3), latents_RTNC.unsqueeze(3), levels_1T).squeeze(3)
 
 
 def _self_attention(

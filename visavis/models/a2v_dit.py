@@ -39,6 +39,11 @@ from visavis.models.int8_weight import Int8Weight
 from visavis.models.packed_linear import Float32Weight, Pack, PackedLinear, Rounding, can_pack
 
 OUTPUT_NORM_EPSILON = 1e-6
+# What the network is told for pure noise.
+TIMESTEP_SCALE = 1_000.0
+PREDICTIONS = ("velocity", "clean")
+# Clean latents become a velocity by division by their level; below this one, which sampling does not see, by this.
+LEAST_LEVEL = 0.2
 
 Part = TypeVar("Part")
 
@@ -48,20 +53,23 @@ class Modulation:
     """What the timesteps do to the network (AdaLN), for distinct timesteps V, or for rows R and their latent frames T.
 
     `blocks`: `[L, V, 6, D]` or `[L, R, T, 6, D]`: shift, 1 + scale, gate of the self-attention, then of the
-    feed-forward. `output`: `[V, 2, D]` or `[R, T, 2, D]`: shift, 1 + scale. A size of 1 stands for "the same for
-    all".
+    feed-forward. `output`: `[V, 2, D]` or `[R, T, 2, D]`: shift, 1 + scale. `levels`: `[V]` or `[R, T]`, float32: how
+    much of a latent is noise, from 0 to 1. A size of 1 stands for "the same for all".
     """
 
     blocks: torch.Tensor
     output: torch.Tensor
+    levels: torch.Tensor
 
     def select(self, index_RT: torch.Tensor) -> Modulation:
         """Lays distinct timesteps out over rows and latent frames: `index_RT` says which one each has."""
-        return Modulation(self.blocks[:, index_RT], self.output[index_RT])
+        return Modulation(self.blocks[:, index_RT], self.output[index_RT], self.levels[index_RT])
 
     def part(self, rows: slice) -> Modulation:
         """Some of the rows; what is the same for all stays."""
-        return self if self.output.shape[0] == 1 else Modulation(self.blocks[:, rows], self.output[rows])
+        if self.output.shape[0] == 1:
+            return self
+        return Modulation(self.blocks[:, rows], self.output[rows], self.levels[rows])
 
 
 class PackedGELU(nn.Module):
@@ -167,7 +175,8 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Predicts the velocity of video latents from speech, given what the memory shows of ID latent and past.
 
     The arguments named as in `LTXVideoTransformer3DModel` mean the same. `audio_channels` is the size of a speech
-    token, `prompt_tokens` the length of the fixed prompt; 0 leaves the audio or the text attention out.
+    token, `prompt_tokens` the length of the fixed prompt; 0 leaves the audio or the text attention out. `prediction` is
+    what the last layer gives, "velocity" or "clean" latents, which become the velocity (docs/decisions/0020).
     """
 
     _supports_gradient_checkpointing = True
@@ -189,9 +198,13 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         audio_channels: int = 2048,
         prompt_tokens: int = 32,
         chunk_latent_frames: int = 3,
+        prediction: str = "velocity",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"prediction is {' or '.join(PREDICTIONS)}, not {prediction!r}")
         self.gradient_checkpointing = False
+        self.predicts_clean = prediction == "clean"
         self.in_channels = in_channels
         self.audio_channels = audio_channels
         self.chunk_latent_frames = chunk_latent_frames
@@ -250,7 +263,7 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         one_6D = torch.tensor([0, 1, 0, 0, 1, 0], dtype=dtype, device=timesteps_V.device)[:, None]
         blocks_LV6D = tables_L6D[:, None] + values_V6D.unflatten(1, (6, -1)) + one_6D
         output_V2D = self.scale_shift_table + embedded_VD[:, None] + one_6D[:2]
-        return Modulation(blocks_LV6D, output_V2D)
+        return Modulation(blocks_LV6D, output_V2D, timesteps_V.float() / TIMESTEP_SCALE)
 
     def fold_speech(self, speech_RTWA: torch.Tensor) -> list[FoldedSpeech]:
         """Speech latents of a chunk, made ready once for all its denoising steps; one entry a block."""
@@ -285,8 +298,17 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 hidden_RTND = block(index, hidden_RTND, *condition)
         shift, scale = modulation.output.unsqueeze(3).unbind(2)
         normed_RTND = F.layer_norm(hidden_RTND, hidden_RTND.shape[-1:], eps=OUTPUT_NORM_EPSILON)
-        velocity_RTNC: torch.Tensor = self.proj_out(torch.addcmul(shift, normed_RTND, scale))
-        return velocity_RTNC.view(*latents_RTHWC.shape[:4], -1)
+        output_RTNC: torch.Tensor = self.proj_out(torch.addcmul(shift, normed_RTND, scale))
+        return self.velocity(output_RTNC.view(*latents_RTHWC.shape[:4], -1), latents_RTHWC, modulation.levels)
+
+    def velocity(
+        self, output_RTHWC: torch.Tensor, latents_RTHWC: torch.Tensor, levels_RT: torch.Tensor
+    ) -> torch.Tensor:
+        """The velocity that the last layer's output stands for: itself, or what leads to clean latents from these."""
+        if not self.predicts_clean:
+            return output_RTHWC
+        levels = levels_RT.clamp_min(LEAST_LEVEL)[:, :, None, None, None]
+        return (latents_RTHWC - output_RTHWC) / levels.to(output_RTHWC.dtype)
 
     def remember(
         self,

@@ -66,6 +66,7 @@ class ForwardPass:
         modulation = Modulation(
             torch.cat([part.modulation.blocks for part in parts], dim=1),
             torch.cat([part.modulation.output for part in parts]),
+            torch.cat([part.modulation.levels for part in parts]),
         )
         speech = [FoldedSpeech.concatenate(list(each)) for each in zip(*(part.speech for part in parts), strict=True)]
         latents_RTHWC = torch.cat([part.latents_RTHWC for part in parts])

@@ -313,6 +313,7 @@ def _modulation(chunks: Sequence[ChunkInProgress]) -> Modulation:
         Modulation(
             chunk.plan.modulation.blocks[:, None, chunk.passes_done, None],
             chunk.plan.modulation.output[None, chunk.passes_done, None],
+            chunk.plan.modulation.levels[None, chunk.passes_done, None],
         )
         for chunk in chunks
     ]
@@ -321,7 +322,8 @@ def _modulation(chunks: Sequence[ChunkInProgress]) -> Modulation:
     rows = [chunk.window.rows for chunk in chunks]
     blocks = [part.blocks.expand(-1, count, -1, -1, -1) for part, count in zip(selected, rows, strict=True)]
     output = [part.output.expand(count, -1, -1, -1) for part, count in zip(selected, rows, strict=True)]
-    return Modulation(torch.cat(blocks, dim=1), torch.cat(output))
+    levels = [part.levels.expand(count, -1) for part, count in zip(selected, rows, strict=True)]
+    return Modulation(torch.cat(blocks, dim=1), torch.cat(output), torch.cat(levels))
 
 
 def _speech(chunks: Sequence[ChunkInProgress]) -> Sequence[FoldedSpeech]:

@@ -117,11 +117,13 @@ class PassBuffers:
 
     def __init__(self, example: ForwardPass, rows: int) -> None:
         """Shapes, device and dtype are those of `example`, but for the number of rows."""
-        latents, blocks, output = example.latents_RTHWC, example.modulation.blocks, example.modulation.output
+        latents, modulation = example.latents_RTHWC, example.modulation
         self._latents_RTHWC = latents.new_empty(rows, *latents.shape[1:])
         self.velocities_RTHWC = torch.empty_like(self._latents_RTHWC)
         self._modulation = Modulation(
-            blocks.new_empty(blocks.shape[0], rows, *blocks.shape[2:]), output.new_empty(rows, *output.shape[1:])
+            modulation.blocks.new_empty(len(modulation.blocks), rows, *modulation.blocks.shape[2:]),
+            modulation.output.new_empty(rows, *modulation.output.shape[1:]),
+            modulation.levels.new_empty(rows, *modulation.levels.shape[1:]),
         )
         self._speech = [
             FoldedSpeech(
@@ -153,6 +155,7 @@ class PassBuffers:
         self._latents_RTHWC[rows] = given.latents_RTHWC
         self._modulation.blocks[:, rows] = given.modulation.blocks
         self._modulation.output[rows] = given.modulation.output
+        self._modulation.levels[rows] = given.modulation.levels
         for own, speech in zip(self._speech, given.speech, strict=True):
             own.keys_RTDM[rows] = speech.keys_RTDM
             own.bias_RT1M[rows] = speech.bias_RT1M

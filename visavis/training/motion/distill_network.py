@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.a2v_dit import TIMESTEP_SCALE, A2VTransformer
 from visavis.models.adapter import add_adapter
 from visavis.models.sequence import forward_sequence
 from visavis.models.speech_ae import SpeechAE
 from visavis.training.motion.distill_stream import Stream
-from visavis.training.motion.network import TIMESTEP_SCALE, MotionNetwork
+from visavis.training.motion.network import MotionNetwork
 
 
 class FastNetwork(MotionNetwork):

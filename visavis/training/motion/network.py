@@ -7,20 +7,15 @@ B samples, T latent frames, S segments, H W latent rows and columns, C latent ch
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 from torch import Tensor, nn
 
-from visavis.models.a2v_dit import A2VTransformer
+from visavis.models.a2v_dit import TIMESTEP_SCALE, A2VTransformer
 from visavis.models.full_attention import forward_clip
 from visavis.models.id_context import Cache
 from visavis.models.sequence import forward_sequence
 from visavis.models.speech_ae import SpeechAE
 from visavis.training.motion.batch import Conditions
-
-# What the transformer is told for pure noise; as `Schedule.timestep_scale`.
-TIMESTEP_SCALE: Final = 1_000.0
 
 
 class MotionNetwork(nn.Module):
