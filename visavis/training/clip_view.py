@@ -40,7 +40,7 @@ class ClipView:
         """Rows and columns that it sees of pictures of this size, and the same view of these alone."""
         corners_33 = torch.tensor([[-1.0, -1.0, 1.0, 1.0], [-1.0, 1.0, -1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
         sizes = torch.tensor([columns, rows])
-        # In pixels, with one more all around for what lies between pixels.
+        # In pixels, with two more all around: for rounding, and for what lies between pixels.
         places_2N = ((self.to_picture_23 @ corners_33).add(1.0) * sizes[:, None] / 2).round()
         first = (places_2N.min(dim=1).values - 2).int().clamp(min=0).minimum(sizes - 1)
         end = (places_2N.max(dim=1).values + 2).int().clamp(min=1).minimum(sizes).maximum(first + 1)

@@ -15,7 +15,7 @@ Legend: T frames, H W rows and columns (of cells), C channels, K components, R r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -145,23 +145,15 @@ def _coded(vae: CausalVideoVAE, clip: StartClip) -> _CodedClip:
 
 def _start_tokens(vae: CausalVideoVAE, coded: Sequence[_CodedClip]) -> None:
     """Sets the way from what is seen to a token, from there to a latent, and from a token back to what was seen."""
-    encoder, decoder = vae.encoder, vae.decoder
+    encoder, decoder, latent_channels = vae.encoder, vae.decoder, vae.config["latent_channels"]
     width, components = encoder.steps_in.other.out_features, encoder.cells_in.out_features
     in_token = [int(share * width) for share in _TOKEN_SHARES]
-    in_latent = [round(share * vae.config["latent_channels"]) for share in _LATENT_SHARES]
+    in_latent = [round(share * latent_channels) for share in _LATENT_SHARES]
     keys = _principal((clip.keys() for clip in coded), width)
-    first = _Part(
-        keys, keys.scale(in_latent[0]), slice(None), decoder.keys_out.first, width, vae.config["latent_channels"]
-    )
-    others = [
-        replace(
-            first,
-            columns=slice(components),
-            synthesis=decoder.keys_out.other,
-            in_token=in_token[0],
-            in_latent=in_latent[0],
-        )
-    ]
+    # The same components at the same scale in both kinds of steps; the first one has room for more of them.
+    scale = keys.scale(in_latent[0])
+    first = _Part(keys, scale, slice(None), decoder.keys_out.first, width, latent_channels)
+    others = [_Part(keys, scale, slice(components), decoder.keys_out.other, in_token[0], in_latent[0])]
     ends = (components, components + CELL_MOTION, encoder.steps_in.other.in_features)
     for number, synthesis in enumerate((decoder.motion_out, decoder.rest_out), start=1):
         columns = slice(*ends[number - 1 : number + 1])
@@ -169,7 +161,7 @@ def _start_tokens(vae: CausalVideoVAE, coded: Sequence[_CodedClip]) -> None:
         scale = found.scale(max(in_latent[number], 1))
         others.append(_Part(found, scale, columns, synthesis, in_token[number], in_latent[number]))
     # One turn for both kinds of steps, so that a key has the same channels in both.
-    token_turn, latent_turn = _turn(width, vae.device), _turn(vae.config["latent_channels"], vae.device)
+    token_turn, latent_turn = _turn(width, vae.device), _turn(latent_channels, vae.device)
     _start_kind(encoder.steps_in.first, encoder.out.first, [first], token_turn, latent_turn)
     _start_kind(encoder.steps_in.other, encoder.out.other, others, token_turn, latent_turn)
 
