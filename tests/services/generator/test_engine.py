@@ -33,10 +33,11 @@ def engine(warm_engine: GeneratorEngine) -> Iterator[GeneratorEngine]:
 
 
 def generate(engine: GeneratorEngine, seed: int, chunks: int = 3) -> list[generator_pb2.GeneratedChunk]:
-    """One session from its start to its end."""
+    """One session from its start to its end; its chunks arrive at the same instant."""
     engine.open("a", config("a", seed))
+    arrival = time.monotonic()
     for index in range(1, chunks + 1):
-        engine.submit("a", speech(index, seed), time.monotonic())
+        engine.submit("a", speech(index, seed), arrival)
     answers = outputs_of(run_dry(engine), "a", generator_pb2.GeneratedChunk)
     engine.close("a")
     return answers
