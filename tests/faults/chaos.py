@@ -26,7 +26,7 @@ import psutil
 from PIL import Image
 from redis.asyncio import Redis
 
-from tests.faults.cluster import HEARTBEAT_SECONDS, Cluster, running_cluster, until
+from tests.faults.cluster import HEARTBEAT_SECONDS, START_SECONDS, Cluster, running_cluster, until
 from tests.faults.conversation import Outcome, Persona, converse
 from tests.faults.fault_plan import WORKER_FAULTS, Fault, PlannedFault, plan_faults
 from tests.faults.link import Link, Weather
@@ -44,11 +44,15 @@ _WEATHER: Final = {
     Fault.SPLIT: Weather.SPLIT,
     Fault.HALF_OPEN: Weather.HALF_OPEN,
 }
-# How long a process may take to be there again before a fault is left out; and before a slot or key counts as lost.
+# How long a process may take to be there again before a fault is left out; and before a slot counts as lost.
 _SPARE_SECONDS: Final = 20.0
 _LEAK_SECONDS: Final = 90.0
 # What a Redis may still hold when nobody talks.
 _LASTING_KEYS: Final = ("visavis:{avatar",)
+# Somebody who still holds a session renews its lease every second and its checkpoint at the latest after ten.
+_RENEWAL_SECONDS: Final = 12.0
+# What Redis says of a key that has expired meanwhile.
+_GONE: Final = -2
 
 
 @dataclass(slots=True)
@@ -119,7 +123,7 @@ async def register_personas(cluster: Cluster, clients: int) -> list[Persona]:
     """Avatars, each with a seed, for so many clients, and what they look like when nothing disturbs them."""
     async with VisavisClient(cluster.gateway_addresses) as client:
         # Services are ready a moment before the gateways have heard all of them say what they speak.
-        assert await until(lambda: _all_known(client, cluster), _SPARE_SECONDS)
+        assert await until(lambda: _all_known(client, cluster), START_SECONDS)
         await asyncio.sleep(2 * HEARTBEAT_SECONDS)
         consent = Consent.synthetic_person("the fault bench", "a drawing")
         count = _PERSONAS_PER_CLIENT * clients
@@ -186,7 +190,7 @@ async def talk_on(
         try:
             persona = chance.choice(own)
             length = chunks or chance.randint(3, 25)
-            outcomes.append(await converse(gateways, persona, personas, chance, chunks=length))
+            outcomes.append(await converse(gateways, persona, personas, chance, stop, chunks=length))
         finally:
             await gateways.close()
 
@@ -284,14 +288,17 @@ def _signal(process: psutil.Process | None, number: signal.Signals) -> None:
 
 
 async def _leaks(cluster: Cluster) -> list[str]:
-    """Slots that stay taken and keys that stay behind although nobody talks."""
+    """Slots that stay taken, and keys that do not expire or are renewed, although nobody talks."""
     await asyncio.gather(*(instance.wait_ready() for instance in cluster.instances))
     found = []
     async with VisavisClient(cluster.gateway_addresses) as client:
         if not await until(lambda: _all_known(client, cluster, free=True), _LEAK_SECONDS):
             found.append(f"slots stay taken: {await client.capacity()}")
-    if not await until(lambda: _no_keys_left(cluster), _LEAK_SECONDS):
-        found.append(f"keys stay behind: {await _session_keys(cluster)}")
+    before = await _expiries(cluster)
+    await asyncio.sleep(_RENEWAL_SECONDS)
+    after = await _expiries(cluster)
+    if kept := [key for key, expiry in after.items() if expiry < 0 or before.get(key) != expiry]:
+        found.append(f"keys stay behind: {kept}")
     return found
 
 
@@ -305,16 +312,12 @@ async def _all_known(client: VisavisClient, cluster: Cluster, *, free: bool = Fa
     return complete and not (free and any(stage.used_slots for stage in stages))
 
 
-async def _no_keys_left(cluster: Cluster) -> bool:
-    return not await _session_keys(cluster)
-
-
-async def _session_keys(cluster: Cluster) -> list[str]:
-    """Keys of sessions, but for fences, which outlive them by design and expire by themselves."""
+async def _expiries(cluster: Cluster) -> dict[str, int]:
+    """The keys of sessions, and when they expire (Unix milliseconds); -1: never."""
     async with Redis.from_url(cluster.redis.url) as redis:
         keys = [key.decode() async for key in redis.scan_iter("visavis:{*", count=1000)]
-        lasting = [key for key in keys if await redis.ttl(key) < 0 or not key.endswith(":fence")]
-    return [key for key in lasting if not key.startswith(_LASTING_KEYS)]
+        expiries = {key: int(await redis.pexpiretime(key)) for key in keys if not key.startswith(_LASTING_KEYS)}
+    return {key: expiry for key, expiry in expiries.items() if expiry != _GONE}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Final
 import psutil
 
 from tests.faults.link import Link
+from tests.reserved_port import reserved_port
 from visavis.cli import die_with_parent
 from visavis.cli.local_system import default_settings, service_environment
 from visavis.cli.service_programs import service_command
@@ -174,7 +174,8 @@ async def running_cluster(folder: Path, chance: random.Random, *, copies: int = 
         instances = []
         for service in SERVICES:
             for number in range(1, copies + 1):
-                port = _free_port()
+                # Before a service starts and while it is away, nobody else gets its port.
+                port = stack.enter_context(reserved_port())
                 name = f"{service}-{number}"
                 link = await stack.enter_async_context(Link(name, port, chance))
                 environment = _environment(service, name, port, link, redis_link)
@@ -205,17 +206,13 @@ def _is_ready_line(line: bytes) -> bool:
     return False
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float) -> bool:
-    """Whether a condition becomes true in time."""
+    """Whether a condition becomes true; it is asked for so long."""
     deadline = time.monotonic() + seconds
     while True:
         answer = condition()
-        if (answer if isinstance(answer, bool) else await answer) or time.monotonic() > deadline:
-            return time.monotonic() <= deadline
+        if answer if isinstance(answer, bool) else await answer:
+            return True
+        if time.monotonic() > deadline:
+            return False
         await asyncio.sleep(0.1)

@@ -32,7 +32,9 @@ from visavis.v1.talking_head_pb2 import (
 )
 
 # A new session may be refused for as long as this while parts of the system are away.
-_START_SECONDS = 90.0
+_START_SECONDS: Final = 180.0
+# What is longer hangs: recoveries and resumptions, several of them and each with its whole window, are not.
+_CONVERSATION_SECONDS: Final = 240.0
 
 Pictures = npt.NDArray[np.uint8]
 
@@ -91,9 +93,18 @@ class Outcome:
 
 
 async def converse(
-    gateways: Gateways, persona: Persona, personas: Sequence[Persona], chance: random.Random, *, chunks: int
+    gateways: Gateways,
+    persona: Persona,
+    personas: Sequence[Persona],
+    chance: random.Random,
+    stop: asyncio.Event,
+    *,
+    chunks: int,
 ) -> Outcome:
-    """Talks for about `chunks` chunks. Whatever the server does, the outcome says what was wrong with it."""
+    """Talks for about `chunks` chunks; when `stop` is set, what was begun is said and the session is ended.
+
+    Whatever the server does, the outcome says what was wrong with it.
+    """
     outcome = Outcome(persona)
     audio = chance.choice([AudioFormat.s16(16_000), AudioFormat.s16(24_000), AudioFormat.f32(48_000, 2)])
     video = chance.choice([VideoFormat.raw(), VideoFormat.raw(), VideoFormat.h264()])
@@ -114,9 +125,9 @@ async def converse(
     start = SessionStart.from_message(started)
     outcome.session_id = start.session_id
     resumable = ResumableStream(stream, start, audio.bytes_per_sample, gateways.open_talk)
-    speaker = asyncio.create_task(_speak(resumable, history, audio, chance, chunks))
+    speaker = asyncio.create_task(_speak(resumable, history, audio, chance, stop, chunks))
     try:
-        async with asyncio.timeout(60 + 6 * chunks):
+        async with asyncio.timeout(_CONVERSATION_SECONDS + 6 * chunks):
             await _listen(resumable, history)
             await speaker
     except (ClientError, TimeoutError) as error:
@@ -155,7 +166,12 @@ async def _listen(stream: ResumableStream, history: History) -> None:
 
 
 async def _speak(
-    stream: ResumableStream, history: History, audio: AudioFormat, chance: random.Random, chunks: int
+    stream: ResumableStream,
+    history: History,
+    audio: AudioFormat,
+    chance: random.Random,
+    stop: asyncio.Event,
+    chunks: int,
 ) -> None:
     """Utterances with pauses between them, about as fast as they are spoken; some are interrupted."""
 
@@ -164,7 +180,7 @@ async def _speak(
         await stream.send(request)
 
     left = chunks * CHUNK_FRAMES
-    while left > 0:
+    while left > 0 and not stop.is_set():
         frames = min(left, chance.randint(5, 100))
         left -= frames
         interrupted = chance.random() < 0.35

@@ -1,18 +1,17 @@
-"""A rolling update: both generators, then everything else, replaced one after the other under talking clients."""
+"""A rolling update under talking clients: both generators, then the pods of every other service."""
 
 import asyncio
 import random
 import signal
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.faults.chaos import register_personas, shared_out, talk_on
-from tests.faults.cluster import Cluster, Instance, running_cluster, until
+from tests.faults.cluster import START_SECONDS, Instance, running_cluster, until
 from tests.faults.conversation import Outcome
-
-SERVICES = ("generator", "audio-encoder", "decoder", "gateway")
 
 
 async def replace(instance: Instance) -> None:
@@ -20,17 +19,37 @@ async def replace(instance: Instance) -> None:
     process, starts = instance.process(), instance.starts
     assert process is not None
     process.send_signal(signal.SIGTERM)
-    assert await until(lambda: instance.starts > starts, 60), "it drains and ends by itself"
+    assert await until(lambda: instance.starts > starts, START_SECONDS), "it drains and ends by itself"
     await instance.wait_ready()
 
 
-def metric(cluster: Cluster, name: str) -> float:
-    """The sum of a metric over the gateways that run now, and over its labels."""
-    total = 0.0
-    for gateway in cluster.of("gateway"):
-        text = urllib.request.urlopen(f"http://{gateway.metrics_address}/metrics", timeout=10).read().decode()
-        total += sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
-    return total
+async def replace_each(instances: Sequence[Instance]) -> None:
+    """One after the other, as one Deployment does it."""
+    for instance in instances:
+        await replace(instance)
+
+
+async def metric(instance: Instance, name: str) -> float:
+    """The sum of a metric over its labels."""
+
+    def read() -> str:
+        text: str = urllib.request.urlopen(f"http://{instance.metrics_address}/metrics", timeout=60).read().decode()
+        return text
+
+    text = await asyncio.to_thread(read)
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+async def first_that_serves(instances: Sequence[Instance]) -> Instance:
+    """One that has a session now; it is waited for."""
+    found: list[Instance] = []
+
+    async def serving() -> bool:
+        found[:] = [instance for instance in instances if await metric(instance, "visavis_used_slots") > 0]
+        return bool(found)
+
+    assert await until(serving, START_SECONDS)
+    return found[0]
 
 
 @pytest.mark.system
@@ -44,13 +63,18 @@ async def test_everything_is_replaced_under_load_and_no_chunk_is_lost(tmp_path: 
             asyncio.create_task(talk_on(cluster, own, personas, random.Random(number), outcomes, stop, chunks=25))
             for number, own in enumerate(shared_out(personas, 2))
         ]
-        await asyncio.sleep(3)
-        for instance in cluster.of("generator"):
+        generators = cluster.of("generator")
+        while generators:
+            instance = await first_that_serves(generators)
             await replace(instance)
-        exact = metric(cluster, 'visavis_gateway_hand_overs_total{kind="exact",stage="generator"}')
-        for service in ("audio-encoder", "decoder", "gateway"):
-            for instance in cluster.of(service):
-                await replace(instance)
+            generators.remove(instance)
+        exact_name = 'visavis_gateway_hand_overs_total{kind="exact",stage="generator"}'
+        exact = sum([await metric(gateway, exact_name) for gateway in cluster.of("gateway")])
+        # A gateway's end waits for its sessions, a stage's new start for the processor: these go on side by side.
+        await asyncio.gather(
+            replace_each(cluster.of("gateway")),
+            replace_each(cluster.of("audio-encoder") + cluster.of("decoder")),
+        )
         stop.set()
         await asyncio.gather(*clients)
         restarts = {instance.name: instance.starts - 1 for instance in cluster.instances}
