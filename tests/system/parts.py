@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import re
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,20 +14,24 @@ import numpy as np
 import psutil
 from PIL import Image, ImageDraw
 
-from visavis.client import AudioFormat, Speech, VideoFormat, VisavisClient
+from visavis.cli.local_system import STAGES, LocalSystem
+from visavis.client import AudioFormat, Speech, VideoFormat
 from visavis.v1 import talking_head_pb2, talking_head_pb2_grpc
 
 RATE_HZ = 16_000
 CHUNK = 15_360
-# Every process with one thread, so that results do not depend on the machine, and quick to notice what happens.
+# Every process with one thread, so that results do not depend on the machine. Quick to notice what happens, but not
+# so quick that one which stands still for two seconds counts as gone (a heartbeat holds four times as long).
 ENVIRONMENT = {
     "VISAVIS_WORKER_THREADS": "1",
     "VISAVIS_SLOTS": "8",
-    "VISAVIS_HEARTBEAT_SECONDS": "0.3",
-    "VISAVIS_REDIS_TIMEOUT_SECONDS": "0.5",
+    "VISAVIS_HEARTBEAT_SECONDS": "1",
+    "VISAVIS_REDIS_TIMEOUT_SECONDS": "3",
     "VISAVIS_DRAIN_SECONDS": "1",
-    "VISAVIS_CONFIG_TIMEOUT_SECONDS": "2",
+    "VISAVIS_CONFIG_TIMEOUT_SECONDS": "4",
 }
+# What happens at once happens in this time, however busy the machine is.
+AT_ONCE_SECONDS = 60.0
 
 
 def portrait_jpeg(size: int = 128) -> bytes:
@@ -81,7 +87,7 @@ END = talking_head_pb2.TalkRequest(end_of_audio=talking_head_pb2.EndOfAudio())
 
 
 async def raw_talk(
-    address: str, requests: Sequence[talking_head_pb2.TalkRequest], *, seconds: float = 20.0
+    address: str, requests: Sequence[talking_head_pb2.TalkRequest], *, seconds: float = AT_ONCE_SECONDS
 ) -> TalkOutcome:
     """Sends requests that the SDK would not send, half-closes, and collects what comes."""
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -105,13 +111,38 @@ async def _each(
         yield request
 
 
-async def used_slots(client: VisavisClient) -> int:
-    """Slots in use over all stages."""
-    return sum(stage.used_slots for stage in (await client.capacity()).stages)
+def page(system: LocalSystem, service: str) -> str:
+    """The metrics of a service as they are now."""
+    url = f"http://{system.metrics[service]}/metrics"
+    text: str = urllib.request.urlopen(url, timeout=AT_ONCE_SECONDS).read().decode()
+    return text
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
-    """Whether it becomes true in time."""
+def value_on(page: str, metric: str) -> float:
+    """Of a metric that has one value. AssertionError where there is none."""
+    found = re.search(rf"^{metric}(?:{{.*}})? (\S+)$", page, re.MULTILINE)
+    assert found is not None, metric
+    return float(found[1])
+
+
+async def used_slots(system: LocalSystem) -> int:
+    """Slots in use over all stages, as each says itself."""
+    pages = await asyncio.gather(*(asyncio.to_thread(page, system, stage) for stage in STAGES))
+    return round(sum(value_on(text, "visavis_used_slots") for text in pages))
+
+
+async def until_free(system: LocalSystem) -> None:
+    """Waits until nobody uses a slot, neither of a stage nor of the gateway."""
+
+    async def free() -> bool:
+        gateway = await asyncio.to_thread(page, system, "gateway")
+        return await used_slots(system) == 0 and value_on(gateway, "visavis_used_slots") == 0
+
+    assert await eventually(free)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = AT_ONCE_SECONDS) -> bool:
+    """Whether it becomes true; it is asked for so long."""
     deadline = time.monotonic() + seconds
     while not await condition():
         if time.monotonic() > deadline:
@@ -126,7 +157,19 @@ def family(pid: int) -> list[psutil.Process]:
     return [root, *root.children(recursive=True)]
 
 
-def survivors(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Those that still run after so many seconds."""
-    _, alive = psutil.wait_procs(list(processes), timeout=seconds)
-    return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+def survivors(processes: Sequence[psutil.Process], seconds: float = AT_ONCE_SECONDS) -> list[psutil.Process]:
+    """Those that still run after so many seconds; does not wait where none does."""
+    deadline = time.monotonic() + seconds
+    while alive := [process for process in processes if _runs(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return alive
+
+
+def _runs(process: psutil.Process) -> bool:
+    """What has ended and nobody has waited for runs no more."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

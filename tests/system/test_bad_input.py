@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import statistics
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 
@@ -21,6 +23,7 @@ from tests.system.parts import (
     eventually,
     portrait_jpeg,
     raw_talk,
+    until_free,
     used_slots,
     voice,
 )
@@ -142,16 +145,10 @@ async def test_a_message_over_the_limit_is_resource_exhausted(system: LocalSyste
     assert outcome.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_half_closing_without_end_of_audio_drops_the_session(
-    system: LocalSystem, client: VisavisClient, avatar_id: str
-) -> None:
+async def test_half_closing_without_end_of_audio_drops_the_session(system: LocalSystem, avatar_id: str) -> None:
     outcome = await raw_talk(system.gateway_address, [config_of(avatar_id), audio_of(bytes(2 * CHUNK))])
     assert outcome.code not in (grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED)
-
-    async def free() -> bool:
-        return await used_slots(client) == 0
-
-    assert await eventually(free, 1.0)
+    await until_free(system)
 
 
 async def test_a_client_without_config_is_not_waited_for_forever(system: LocalSystem) -> None:
@@ -164,24 +161,27 @@ async def test_a_client_without_config_is_not_waited_for_forever(system: LocalSy
 
 
 async def test_a_client_gone_in_mid_chunk_frees_its_slots_within_a_second(
-    client: VisavisClient, avatar_id: str
+    system: LocalSystem, client: VisavisClient, avatar_id: str
 ) -> None:
-    async def free() -> bool:
-        return await used_slots(client) == 0
+    await until_free(system)
+    seconds = []
+    for _ in range(5):  # a machine that is busy for a moment spoils one of them
+        async with client.talk(avatar_id, audio_format=AudioFormat.s16(RATE_HZ)) as session:
+            await session.send(voice(20.0).pcm)
+            await anext(session.events())
 
-    assert await eventually(free, 5.0)
-    async with client.talk(avatar_id, audio_format=AudioFormat.s16(RATE_HZ)) as session:
-        await session.send(voice(20.0).pcm)
-        await anext(session.events())
+            async def taken() -> bool:
+                return await used_slots(system) == 3
 
-        async def taken() -> bool:
-            return await used_slots(client) == 3
-
-        assert await eventually(taken, 5.0)
-    assert await eventually(free, 1.0)
+            assert await eventually(taken)
+        gone_at = time.monotonic()
+        await until_free(system)
+        seconds.append(time.monotonic() - gone_at)
+    assert statistics.median(seconds) < 1.0, seconds
 
 
-async def test_a_full_server_says_when_to_come_back(client: VisavisClient, avatar_id: str) -> None:
+async def test_a_full_server_says_when_to_come_back(system: LocalSystem, client: VisavisClient, avatar_id: str) -> None:
+    await until_free(system)
     slots = min(stage.slots for stage in (await client.capacity()).stages)
     async with AsyncExitStack() as stack:
         for _ in range(slots):
@@ -192,11 +192,7 @@ async def test_a_full_server_says_when_to_come_back(client: VisavisClient, avata
                 pass
         assert caught.value.retry_after_seconds is not None
         assert caught.value.retry_after_seconds > 0
-
-    async def free() -> bool:
-        return await used_slots(client) == 0
-
-    assert await eventually(free, 1.0)
+    await until_free(system)
 
 
 async def test_after_all_that_the_system_still_talks(client: VisavisClient, avatar_id: str) -> None:
@@ -206,7 +202,9 @@ async def test_after_all_that_the_system_still_talks(client: VisavisClient, avat
         assert sum([len(segment.frames) async for segment in session]) == 48
 
 
-async def test_many_clients_that_give_up_leave_nothing_behind(client: VisavisClient, avatar_id: str) -> None:
+async def test_many_clients_that_give_up_leave_nothing_behind(
+    system: LocalSystem, client: VisavisClient, avatar_id: str
+) -> None:
     async def give_up(after_seconds: float) -> None:
         with suppress(CapacityExhausted):  # an answer too
             async with client.talk(avatar_id, audio_format=AudioFormat.s16(RATE_HZ)) as session:
@@ -214,8 +212,4 @@ async def test_many_clients_that_give_up_leave_nothing_behind(client: VisavisCli
                 await asyncio.sleep(after_seconds)
 
     await asyncio.gather(*(give_up(0.02 * index) for index in range(12)))
-
-    async def free() -> bool:
-        return await used_slots(client) == 0
-
-    assert await eventually(free, 2.0)
+    await until_free(system)

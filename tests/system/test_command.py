@@ -16,7 +16,7 @@ from visavis.cli.local_system import LocalSystem
 
 def visavis(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "visavis.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_the_example_runs(system: LocalSystem, tmp_path: Path) -> None:
     (tmp_path / "me.jpg").write_bytes(portrait_jpeg())
     write_audio(tmp_path / "hello.wav", "pcm_s16le", 22_050, "mono", seconds=1.5)
     finished = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert finished.returncode == 0, finished.stderr
     with av.open(str(tmp_path / "hello.mp4")) as container:

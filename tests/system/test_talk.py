@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.system.parts import CHUNK, RATE_HZ, voice
+from tests.system.parts import AT_ONCE_SECONDS, CHUNK, RATE_HZ, voice
 from visavis.client import (
     AudioFormat,
     Interrupted,
@@ -117,7 +117,7 @@ async def test_every_stage_says_how_long_it_took(client: VisavisClient, avatar_i
     for timing in timings:
         assert timing is not None
         for stage in (timing.audio_encoder, timing.generator, timing.decoder):
-            assert 0 < stage.computed_seconds < 5
+            assert 0 < stage.computed_seconds < AT_ONCE_SECONDS
         assert timing.total_seconds > timing.generator.computed_seconds
 
 
@@ -141,8 +141,9 @@ async def test_two_utterances_begin_at_chunk_borders(client: VisavisClient, avat
 
 
 async def test_nothing_of_an_old_epoch_follows_an_interruption(client: VisavisClient, avatar_id: str) -> None:
-    async with client.talk(avatar_id, audio_format=AudioFormat.s16(RATE_HZ), idle="pause") as session:
-        await session.send(voice(10.0).pcm)
+    mono, raw = AudioFormat.s16(RATE_HZ), VideoFormat.raw()
+    async with client.talk(avatar_id, audio_format=mono, video_format=raw, idle="pause") as session:
+        await session.send(voice(30.0).pcm)
         events = session.events()
         first = await anext(events)
         assert isinstance(first, Segment)
@@ -157,7 +158,8 @@ async def test_nothing_of_an_old_epoch_follows_an_interruption(client: VisavisCl
     assert after
     assert all(segment.epoch == 2 for segment in after)
     assert {segment.utterance_id for segment in after} == {2}
-    assert len({segment.chunk_index for segment in before}) < 10
+    # What was not read when it was sent is a few chunks: no more raw pictures fit into the stream.
+    assert len({segment.chunk_index for segment in before}) < 30
     assert b"".join(segment.pcm for segment in after).startswith(voice(0.5, seed=3).pcm)
 
 
