@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tests.watching.collector import running_collector
+from visavis.runtime import tracing as tracing_module
 from visavis.runtime.settings import Environment, SettingsError, TracingSettings, read_tracing_settings
 from visavis.runtime.tracing import NO_SPAN, NO_TRACING, open_tracing, traceparent_of
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing_module, "FLUSH_SECONDS", PATIENCE_SECONDS)
 
 
 def settings(**variables: str) -> TracingSettings:
@@ -85,10 +93,15 @@ async def test_nonsense_in_place_of_a_parent_begins_a_trace() -> None:
     assert span.parent_id == ""
 
 
-async def test_a_collector_that_is_not_there_holds_nobody_up() -> None:
+async def test_a_collector_that_is_not_there_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing_module, "FLUSH_SECONDS", 0.2)
     tracing = open_tracing(settings(OTLP_ENDPOINT="http://127.0.0.1:1"), stage="gateway", instance_id="g1")
-    for _ in range(10_000):  # more than the queue takes
+    for _ in range(4_000):  # more than the queue takes
         tracing.start("gateway chunk").end()
+    closing = time.monotonic()
+    await tracing.close()
+    # Left alone, the SDK tries for 10 s with each of the four batches.
+    assert time.monotonic() - closing < PATIENCE_SECONDS / 2
 
 
 @pytest.mark.parametrize("variables", [{"OTLP_ENDPOINT": "collector:4317"}, {"TRACE_RATIO": "1.5"}])

@@ -8,6 +8,7 @@ unsampled) the same calls do nothing. OpenTelemetry is imported only where there
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
@@ -17,6 +18,7 @@ from visavis.runtime.settings import SettingsError, TracingSettings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span as OpenTelemetrySpan
 
 TRACEPARENT: Final = "traceparent"
@@ -124,10 +126,11 @@ class _RecordedSpan:
 class _OpenTelemetry:
     """Spans go to the collector in batches from a thread of their own; a full queue drops them, nothing waits."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, exporter: SpanExporter) -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
+        self._exporter = exporter
         self._tracer = provider.get_tracer("visavis", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
@@ -142,8 +145,15 @@ class _OpenTelemetry:
         return _RecordedSpan(span)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._provider.force_flush, round(FLUSH_SECONDS * 1000))
-        await asyncio.to_thread(self._provider.shutdown)
+        # The SDK takes no time limit of its own to heart: with a collector that is away it goes on for half a minute.
+        # An exporter that is shut down gives up what it is at and what is left.
+        giving_up = threading.Timer(FLUSH_SECONDS, self._exporter.shutdown)
+        giving_up.daemon = True
+        giving_up.start()
+        try:
+            await asyncio.to_thread(self._provider.shutdown)
+        finally:
+            giving_up.cancel()
 
 
 def open_tracing(settings: TracingSettings, *, stage: str, instance_id: str) -> Tracing:
@@ -168,7 +178,7 @@ def open_tracing(settings: TracingSettings, *, stage: str, instance_id: str) -> 
     )
     exporter = OTLPSpanExporter(endpoint=settings.endpoint, insecure=settings.endpoint.startswith("http://"))
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return _OpenTelemetry(provider)
+    return _OpenTelemetry(provider, exporter)
 
 
 def traceparent_of(metadata: object) -> str:
