@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -59,7 +59,7 @@ class LeaseKeeper:
             self._lease = await asyncio.shield(claiming)
         except asyncio.CancelledError:
             # The claim may get through after all; without this it would block the session until it expires.
-            await run_to_end(self._undo(claiming), timeout_seconds=2 * self._store.timeout_seconds)
+            await self._run_to_end(self._undo(claiming))
             raise
         self._renewing = asyncio.create_task(self._renew_until_lost(self._lease))
         return self
@@ -69,7 +69,7 @@ class LeaseKeeper:
     ) -> None:
         assert self._renewing is not None
         self._renewing.cancel()
-        await run_to_end(self._finish(self._renewing), timeout_seconds=2 * self._store.timeout_seconds)
+        await self._run_to_end(self._finish(self._renewing))
 
     async def _renew_until_lost(self, lease: Lease) -> None:
         reachable = True
@@ -92,6 +92,10 @@ class LeaseKeeper:
         self.lost.set()
         if self._on_lost is not None:
             self._on_lost(error)
+
+    async def _run_to_end(self, cleanup: Coroutine[Any, Any, None]) -> None:
+        with contextlib.suppress(TimeoutError):  # then Redis cannot be reached, and the lease expires
+            await run_to_end(cleanup, timeout_seconds=2 * self._store.timeout_seconds)
 
     async def _finish(self, renewing: asyncio.Task[None]) -> None:
         await asyncio.wait([renewing])
