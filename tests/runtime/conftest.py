@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
-from tests.runtime.tone_engine import ToneSettings
+from tests.patience import PATIENCE_SECONDS
+from tests.runtime.tone_engine import Gate, ToneSettings
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.runtime.redis_connection import RedisClient, connect_redis
 from visavis.runtime.settings import RedisSettings, WorkerSettings
@@ -24,7 +26,7 @@ def redis_server() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 async def redis(redis_server: EmbeddedRedis) -> AsyncIterator[RedisClient]:
-    client = connect_redis(RedisSettings(redis_server.url, timeout_seconds=2.0))
+    client = connect_redis(RedisSettings(redis_server.url, timeout_seconds=PATIENCE_SECONDS))
     await client.flushall()
     yield client
     await client.aclose()
@@ -34,13 +36,13 @@ def worker_settings(
     *,
     threads: int = 1,
     processors: tuple[int, ...] = (),
-    start_timeout_seconds: float = 30.0,
-    open_timeout_seconds: float = 10.0,
-    call_timeout_seconds: float = 10.0,
+    start_timeout_seconds: float = 60.0,
+    open_timeout_seconds: float = PATIENCE_SECONDS,
+    call_timeout_seconds: float = PATIENCE_SECONDS,
     max_pending_calls: int = 2,
-    hang_seconds: float = 20.0,
-    kill_seconds: float = 60.0,
-    silence_seconds: float = 20.0,
+    hang_seconds: float = 300.0,
+    kill_seconds: float = 300.0,
+    silence_seconds: float = 300.0,
 ) -> WorkerSettings:
     return WorkerSettings(
         threads=threads,
@@ -53,6 +55,12 @@ def worker_settings(
         kill_seconds=kill_seconds,
         silence_seconds=silence_seconds,
     )
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    """What a gated engine waits for."""
+    return Gate(tmp_path / "gate")
 
 
 @pytest.fixture

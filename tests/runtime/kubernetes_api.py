@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.patience import PATIENCE_SECONDS
 from tests.runtime.certificates import Identity
 
 
@@ -30,9 +31,9 @@ class KubernetesApi:
             body["metadata"]["annotations"]["controller.kubernetes.io/pod-deletion-cost"] for _, body in self.patches
         ]
 
-    def wait_for_cost(self, cost: str, seconds: float = 10.0) -> None:
+    def wait_for_cost(self, cost: str) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: self.costs()[-1:] == [cost], seconds), self.patches
+            assert self.changed.wait_for(lambda: self.costs()[-1:] == [cost], PATIENCE_SECONDS), self.patches
 
 
 @contextmanager

@@ -4,20 +4,26 @@ import asyncio
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from visavis.runtime.finishing import run_to_end
 
 
 async def test_cleanup_goes_on_through_cancellations_and_then_raises() -> None:
-    done = asyncio.Event()
+    began, may_end, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def cleanup() -> None:
-        await asyncio.sleep(0.1)
+        began.set()
+        await may_end.wait()
         done.set()
 
-    task = asyncio.create_task(run_to_end(cleanup(), timeout_seconds=1.0))
+    task = asyncio.create_task(run_to_end(cleanup(), timeout_seconds=PATIENCE_SECONDS))
+    await began.wait()
     for _ in range(2):
-        await asyncio.sleep(0.02)
         task.cancel()
+        for _ in range(10):  # until it waits again
+            await asyncio.sleep(0)
+    assert not task.done()
+    may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done.is_set()
@@ -33,4 +39,4 @@ async def test_an_error_of_the_cleanup_is_raised() -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        await run_to_end(cleanup(), timeout_seconds=1.0)
+        await run_to_end(cleanup(), timeout_seconds=PATIENCE_SECONDS)

@@ -6,9 +6,11 @@ import sys
 import pytest
 
 _PROGRAM = """
-import resource
+import ctypes, resource
 import numpy as np
 from visavis.runtime import worker_process
+
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of one size, whatever the machine's rule is
 
 if {keep}:
     worker_process._keep_freed_memory()

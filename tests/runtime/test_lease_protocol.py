@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from tests.patience import PATIENCE_SECONDS
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.runtime.errors import LeaseHeld, LeaseLost
 from visavis.runtime.leases import Lease, LeaseStore, lease_key, session_key
@@ -30,8 +31,8 @@ class LeaseProtocol(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.redis: RedisClient = connect_redis(RedisSettings(self.url, timeout_seconds=5.0))
-        self.store = LeaseStore(self.redis, lease_seconds=60.0, timeout_seconds=5.0)
+        self.redis: RedisClient = connect_redis(RedisSettings(self.url, timeout_seconds=PATIENCE_SECONDS))
+        self.store = LeaseStore(self.redis, lease_seconds=60.0, timeout_seconds=PATIENCE_SECONDS)
         self.session_id = f"protocol-{next(_names)}"
         # What there is: the lease in force, the highest token given out and whether it was released, the value written.
         self.current: Lease | None = None
@@ -126,16 +127,19 @@ def test_the_protocol_behaves_like_its_model(redis_server: EmbeddedRedis) -> Non
 
 
 async def test_a_lease_that_runs_out_in_real_time_goes_to_the_next_claim(redis: RedisClient) -> None:
-    store = LeaseStore(redis, lease_seconds=0.15, timeout_seconds=2.0)
+    store = LeaseStore(redis, lease_seconds=60.0, timeout_seconds=PATIENCE_SECONDS)
     first = await store.claim("s1", "g1")
-    await store.write_fenced("s1", first.token, values={"note": b"1"}, expire_seconds=5.0)
+    await store.write_fenced("s1", first.token, values={"note": b"1"}, expire_seconds=60.0)
     with pytest.raises(LeaseHeld):
         await store.claim("s1", "g2")
-    await asyncio.sleep(0.2)
-    await store.write_fenced("s1", first.token, values={"note": b"2"}, expire_seconds=5.0)  # nobody claimed meanwhile
+    await LeaseStore(redis, lease_seconds=0.15, timeout_seconds=PATIENCE_SECONDS).renew(first)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await store.current("s1") is not None:  # noqa: ASYNC110  # Redis tells nobody
+            await asyncio.sleep(0.02)
+    await store.write_fenced("s1", first.token, values={"note": b"2"}, expire_seconds=60.0)  # nobody claimed meanwhile
     second = await store.claim("s1", "g2")
     with pytest.raises(LeaseLost):
-        await store.write_fenced("s1", first.token, values={"note": b"3"}, expire_seconds=5.0)
+        await store.write_fenced("s1", first.token, values={"note": b"3"}, expire_seconds=60.0)
     with pytest.raises(LeaseLost):
         await store.renew(first)
     await store.renew(second)

@@ -53,7 +53,7 @@ async def test_trouble_is_logged_once_and_overcome(
         with caplog.at_level(logging.WARNING):
             await cost.write_if_changed()
             await cost.write_if_changed()
-        assert len(caplog.records) == 1
+        assert [record.name for record in caplog.records].count(PodDeletionCost.__module__) == 1
         if trouble == "forbidden":
             api.status = 200
             await cost.write_if_changed()

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.patience import PATIENCE_SECONDS
 from visavis.runtime.errors import CapacityExhausted, Draining, VisavisError
 from visavis.runtime.slots import Slot, SlotPool
 
@@ -84,5 +85,5 @@ async def test_idle_is_when_the_last_slot_is_free() -> None:
     await asyncio.sleep(0)
     assert not idle.done()
     second.free()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await idle

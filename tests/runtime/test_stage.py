@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tests.runtime.conftest import StartWorker, worker_settings
 from tests.runtime.messages import chunk, chunk_request, config_request, resume_request, rewind_request
-from tests.runtime.tone_engine import CRASH_OPEN, CRASH_SUBMIT, HANG, KILL, REFUSE, SECRET, ToneSettings
+from tests.runtime.tone_engine import CRASH_OPEN, CRASH_SUBMIT, HANG, KILL, REFUSE, SECRET, Gate, ToneSettings
 from tests.runtime.tone_service import RULES
+from visavis.runtime import lease_keeper
 from visavis.runtime.channels import channel_options, server_options
 from visavis.runtime.errors import (
     CapacityExhausted,
@@ -38,7 +39,7 @@ from visavis.runtime.errors import (
     error_from_rpc,
 )
 from visavis.runtime.lease_keeper import leased_sessions
-from visavis.runtime.leases import LeaseStore, lease_key
+from visavis.runtime.leases import LeaseStore
 from visavis.runtime.redis_connection import RedisClient, connect_redis
 from visavis.runtime.settings import RedisSettings
 from visavis.runtime.slots import SlotPool
@@ -73,9 +74,15 @@ class Served:
     def metric(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, {"stage": "audio_encoder", **labels}) or 0.0
 
-    async def wait_until_free(self, seconds: float = 1.0) -> None:
-        async with asyncio.timeout(seconds):
+    async def wait_until_free(self) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await self.slots.wait_idle()
+
+    async def wait_for_items(self, number: int) -> None:
+        """Until so many are in the stage."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.metric("visavis_chunks_in_flight") != number:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
@@ -90,11 +97,19 @@ def serve(start_worker: StartWorker) -> Serve:
         slots: int = 4,
         max_in_flight: int = 3,
         scope: SessionScope = no_scope,
-        hang_seconds: float = 20.0,
+        hang_seconds: float = 300.0,
+        config_timeout_seconds: float = PATIENCE_SECONDS,
     ) -> AsyncIterator[Served]:
         worker = await start_worker(engine or ToneSettings(slots=slots), worker_settings(hang_seconds=hang_seconds))
         pool, metrics = SlotPool(slots, retry_after_seconds=1.5), Metrics("audio_encoder")
-        stage = Stage(worker, pool, metrics, NO_TRACING, max_in_flight=max_in_flight, config_timeout_seconds=0.3)
+        stage = Stage(
+            worker,
+            pool,
+            metrics,
+            NO_TRACING,
+            max_in_flight=max_in_flight,
+            config_timeout_seconds=config_timeout_seconds,
+        )
         server = grpc.aio.server(options=server_options())
         audio_encoder_pb2_grpc.add_AudioEncoderServiceServicer_to_server(Servicer(stage, scope), server)
         address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -120,7 +135,7 @@ async def session(served: Served, session_id: str = "s1") -> AsyncIterator[Any]:
 
 
 async def read(call: Any) -> audio_encoder_pb2.EncodeResponse:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         answer = await call.read()
     assert answer is not grpc.aio.EOF, await status_of(call)
     assert isinstance(answer, audio_encoder_pb2.EncodeResponse)
@@ -130,7 +145,7 @@ async def read(call: Any) -> audio_encoder_pb2.EncodeResponse:
 async def status_of(call: Any) -> VisavisError | None:
     """The domain error that ended the call; None for OK."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while await call.read() is not grpc.aio.EOF:
                 pass
             code = await call.code()
@@ -182,18 +197,19 @@ async def test_a_session_can_be_opened_again_after_its_end(serve: Serve) -> None
                 assert await status_of(call) is None
 
 
-async def test_a_rewind_drops_what_is_in_the_stage_and_gives_its_places_back(serve: Serve) -> None:
-    async with serve(ToneSettings(step_seconds=0.2), max_in_flight=2) as served, session(served) as call:
+async def test_a_rewind_drops_what_is_in_the_stage_and_gives_its_places_back(serve: Serve, gate: Gate) -> None:
+    async with serve(ToneSettings(gate=gate, gated="step"), max_in_flight=2) as served, session(served) as call:
         for index in (1, 2):
             await call.write(chunk_request(index))
-        started = time.monotonic()
+        await served.wait_for_items(2)
         await call.write(rewind_request(0, epoch=2))
-        for index in (1, 2, 3):
+        await call.write(chunk_request(1, epoch=2))
+        await served.wait_for_items(1)  # the places are free at once: the engine is still at the old one's step
+        for index in (2, 3):
             await call.write(chunk_request(index, epoch=2))
+        gate.open()
         headers = [(await read(call)).chunk.speech.header for _ in range(3)]
         assert [(header.epoch, header.chunk_index) for header in headers] == [(2, 1), (2, 2), (2, 3)]
-        # One old step may have been running; the places were free at once, or it would have been two.
-        assert time.monotonic() - started < 4 * 0.2 + 0.15
         await call.done_writing()
         assert await status_of(call) is None
         assert served.metric("visavis_chunks_in_flight") == 0
@@ -222,7 +238,7 @@ async def test_rewinds_at_any_moment_leave_one_answer_for_each_chunk_that_stands
         stands.append((epoch, len(stands) + 1))
         await call.write(chunk_request(len(stands), epoch=epoch))
         await call.done_writing()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await reading
         assert await call.code() is grpc.StatusCode.OK
         assert answers == sorted(answers), "an answer of an older epoch came after one of a newer"
@@ -246,7 +262,7 @@ async def test_a_resumed_session_takes_the_place_of_the_stream_that_was_left_beh
     async with serve(slots=1) as served, session(served, "s1") as left_behind:
         if not reads:  # a frozen gateway: the stage's answers fill the connection
             sending = asyncio.create_task(send_forever(left_behind))
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1.0)
         call = served.stub.Encode()
         await call.write(resume_request(7))
         assert (await read(call)).WhichOneof("response") == "ready"
@@ -257,7 +273,8 @@ async def test_a_resumed_session_takes_the_place_of_the_stream_that_was_left_beh
             assert isinstance(await status_of(left_behind), SessionMoved)
         else:  # a write that is under way makes grpc.aio tell INTERNAL, whatever the status is
             assert await status_of(left_behind) is not None
-            with pytest.raises(grpc.aio.AioRpcError):
+            # The latter where a slow machine was between two writes.
+            with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
                 await sending
         await call.done_writing()
         assert await status_of(call) is None
@@ -271,12 +288,10 @@ async def send_forever(call: Any) -> None:
 
 async def test_full_is_answered_at_once_with_a_retry_delay(serve: Serve) -> None:
     async with serve(slots=1) as served, session(served):
-        started = time.monotonic()
         refusal = await failure_of(served, config_request("s2"))
         assert isinstance(refusal, CapacityExhausted)
         assert refusal.retry_after_seconds == 1.5
-        assert time.monotonic() - started < 0.5
-        assert served.slots.used_slots == 1
+        assert served.slots.used_slots == 1  # nobody waited for it
 
 
 SHORT_SAMPLES = audio_encoder_pb2.SpeechChunk(header=chunk().header, samples=b"123")
@@ -329,7 +344,7 @@ async def test_bytes_that_are_no_message_are_invalid_input(serve: Serve) -> None
 
 
 async def test_no_config_in_time_is_a_missed_deadline(serve: Serve) -> None:
-    async with serve() as served:
+    async with serve(config_timeout_seconds=0.3) as served:
         call = served.stub.Encode()
         assert isinstance(await status_of(call), DeadlineMissed)
 
@@ -355,13 +370,14 @@ async def test_an_exception_of_the_engine_shows_no_text(serve: Serve) -> None:
             await served.wait_until_free()
 
 
-async def test_a_cancelled_call_frees_the_slot_within_a_second(serve: Serve) -> None:
-    async with serve(ToneSettings(step_seconds=0.2)) as served:
+async def test_a_cancelled_call_frees_the_slot_at_once(serve: Serve, gate: Gate) -> None:
+    async with serve(ToneSettings(gate=gate, gated="step")) as served:
         async with session(served) as call:
             for index in range(1, 4):
                 await call.write(chunk_request(index))
-        await served.wait_until_free(1.0)
+        await served.wait_until_free()  # while the engine is still at its first chunk
         assert served.metric("visavis_sessions_total", code="CANCELLED") == 1
+        gate.open()
         async with session(served) as call:
             await call.write(chunk_request())
             assert (await read(call)).chunk.speech.header.chunk_index == 1
@@ -385,18 +401,19 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_client_frees_the_slot_within_a_second(serve: Serve) -> None:
-    async with serve(ToneSettings(step_seconds=0.3)) as served:
+async def test_a_killed_client_frees_the_slot_at_once(serve: Serve, gate: Gate) -> None:
+    async with serve(ToneSettings(gate=gate, gated="step")) as served:
         client = await asyncio.create_subprocess_exec(
             sys.executable, "-c", CLIENT, served.address, cwd=REPOSITORY, stdout=subprocess.PIPE
         )
         assert client.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(2 * PATIENCE_SECONDS):
             assert await client.stdout.readline() == b"streaming\n"
         assert served.slots.used_slots == 1
         client.kill()
-        await served.wait_until_free(1.0)
+        await served.wait_until_free()  # while the engine is still at its chunk
         await client.wait()
+        gate.open()
 
 
 async def test_a_slow_reader_stops_the_reading_of_its_own_stream_only(serve: Serve) -> None:
@@ -433,12 +450,14 @@ async def test_a_slow_reader_stops_the_reading_of_its_own_stream_only(serve: Ser
         sending.cancel()
 
 
-async def test_at_most_so_many_items_are_in_the_engine(serve: Serve) -> None:
-    async with serve(ToneSettings(step_seconds=0.15), max_in_flight=2) as served, session(served) as call:
+async def test_at_most_so_many_items_are_in_the_engine(serve: Serve, gate: Gate) -> None:
+    async with serve(ToneSettings(gate=gate, gated="step"), max_in_flight=2) as served, session(served) as call:
         for index in range(1, 7):
             await call.write(chunk_request(index))
+        await served.wait_for_items(2)
         await asyncio.sleep(0.1)
         assert served.metric("visavis_chunks_in_flight") == 2
+        gate.open()
         for index in range(1, 7):
             assert (await read(call)).chunk.speech.header.chunk_index == index
 
@@ -458,18 +477,20 @@ async def test_a_lost_worker_is_unavailable(serve: Serve, how: str) -> None:
 
 
 async def test_a_hung_worker_takes_no_new_sessions(serve: Serve) -> None:
-    async with serve(hang_seconds=0.3) as served, session(served) as call:
+    async with serve(hang_seconds=2.5) as served, session(served) as call:
         await call.write(chunk_request(order=HANG))
-        await asyncio.sleep(0.8)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not served.worker.hung:  # noqa: ASYNC110  # nothing tells of it
+                await asyncio.sleep(0.02)
         assert type(await failure_of(served, config_request("s2"))) is StageUnavailable
         assert served.slots.used_slots == 1
 
 
 async def test_a_draining_stage_refuses_new_sessions_and_serves_the_old(serve: Serve) -> None:
     async with serve() as served, session(served) as call:
-        served.slots.drain(20.0)
+        served.slots.drain(600.0)
         assert isinstance(await failure_of(served, config_request("s2")), Draining)
-        assert (await read(call)).draining.time_left.ToMilliseconds() == pytest.approx(20_000, abs=1000)
+        assert (await read(call)).draining.time_left.ToMilliseconds() == pytest.approx(600_000, abs=60_000)
         for index in (1, 2):  # and the notice comes once
             await call.write(chunk_request(index))
             assert (await read(call)).chunk.speech.header.chunk_index == index
@@ -496,12 +517,17 @@ async def test_the_scope_surrounds_the_session_and_the_slot_is_free_before_it_is
         async with session(served):
             pass
         await served.wait_until_free()
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(events) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
     assert events == ["enter s1", "ready tone", "leave with 0 taken"]
 
 
-async def test_a_leased_session_is_refused_elsewhere_and_free_at_its_end(serve: Serve, redis: RedisClient) -> None:
-    store = LeaseStore(redis, lease_seconds=0.3, timeout_seconds=1.0)
+async def test_a_leased_session_is_refused_elsewhere_and_free_at_its_end(
+    serve: Serve, redis: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_keeper, "RENEWALS_PER_EXPIRY", 600)
+    store = LeaseStore(redis, lease_seconds=60.0, timeout_seconds=PATIENCE_SECONDS)
 
     @asynccontextmanager
     async def scope(opened: StageSession) -> AsyncIterator[CompleteReady]:
@@ -517,20 +543,21 @@ async def test_a_leased_session_is_refused_elsewhere_and_free_at_its_end(serve: 
             with pytest.raises(LeaseHeld):
                 await store.claim("s1", "g2")
         await served.wait_until_free()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while await store.current("s1") is not None:  # noqa: ASYNC110  # Redis tells nobody
                 await asyncio.sleep(0.01)
         other = await store.claim("s1", "g2")
         assert isinstance(await failure_of(served, config_request("s1")), LeaseHeld)
         await store.release(other)
         async with session(served) as call:
-            await redis.delete(lease_key("s1"))
-            await store.claim("s1", "g2")
+            lease = await store.current("s1")
+            assert lease is not None
+            await store.claim("s1", "g2", take_over_token=lease.token)
             assert isinstance(await status_of(call), LeaseLost)
 
 
 async def test_a_resumption_that_is_refused_leaves_the_session_its_slot(serve: Serve, redis: RedisClient) -> None:
-    store = LeaseStore(redis, lease_seconds=5.0, timeout_seconds=1.0)
+    store = LeaseStore(redis, lease_seconds=60.0, timeout_seconds=PATIENCE_SECONDS)
 
     @asynccontextmanager
     async def scope(opened: StageSession) -> AsyncIterator[CompleteReady]:

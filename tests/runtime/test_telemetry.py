@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from visavis import __version__
 from visavis.runtime.engine import EngineDescription
 from visavis.runtime.json_logs import JsonFormatter
@@ -71,7 +72,7 @@ def test_metrics_are_served_on_a_free_port() -> None:
     metrics = Metrics("decoder")
     server = MetricsServer("127.0.0.1:0", metrics.registry)
     try:
-        with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{server.address}/metrics", timeout=PATIENCE_SECONDS) as answer:
             text = answer.read().decode()
     finally:
         server.stop()

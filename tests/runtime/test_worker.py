@@ -1,6 +1,7 @@
 """The worker process: sessions, calls, what kills it and whom it takes along."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from typing import cast
 
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 
+from tests.patience import PATIENCE_SECONDS
 from tests.runtime.conftest import ENGINE, StartWorker, worker_settings
 from tests.runtime.messages import SAMPLES, chunk, config, rewind
 from tests.runtime.processes import is_alive, wait_until_dead
@@ -23,6 +26,7 @@ from tests.runtime.tone_engine import (
     KILL,
     REFUSE,
     SECRET,
+    Gate,
     ToneSettings,
 )
 from visavis.runtime.errors import (
@@ -41,13 +45,19 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 async def wait_until_hung(worker: Worker, *, hung: bool) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while worker.hung != hung:  # noqa: ASYNC110  # nothing tells of it
             await asyncio.sleep(0.02)
 
 
+async def open_when_alive(worker: Worker) -> tuple[Message, WorkerSession]:
+    """Opens "s1" when a sign of life has just come: where soon counts as hung, the machine may be too busy for one."""
+    await wait_until_hung(worker, hung=False)
+    return await worker.open("s1", config())
+
+
 async def outputs_of(session: WorkerSession, count: int) -> list[audio_encoder_pb2.EncodedChunk]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         return [cast(audio_encoder_pb2.EncodedChunk, await anext(session)) for _ in range(count)]
 
 
@@ -71,7 +81,8 @@ async def test_an_item_comes_back_in_milliseconds(start_worker: StartWorker) -> 
         session.submit(chunk(index))
         await outputs_of(session, 1)
         seconds.append(time.perf_counter() - started)
-    assert sorted(seconds)[15] < 0.02, f"median {sorted(seconds)[15]:.4f} s: something polls"
+    # Whoever asks again right after an answer meets a poll at the beginning of its pause, each time.
+    assert min(seconds) < 0.02, f"{min(seconds):.4f} s: something polls"
 
 
 async def test_sessions_do_not_mix(start_worker: StartWorker) -> None:
@@ -112,8 +123,10 @@ async def test_what_was_under_way_for_a_closed_session_does_not_reach_its_succes
 async def test_finish_ends_the_iteration_after_what_is_there(start_worker: StartWorker) -> None:
     worker = await start_worker()
     _, session = await worker.open("s1", config())
+    _, later = await worker.open("s2", config())
     session.submit(chunk())
-    await asyncio.sleep(0.1)
+    later.submit(chunk())
+    await outputs_of(later, 1)  # answers come in the order of their questions, so the first one's is there too
     session.finish()
     assert len([output async for output in session]) == 1
 
@@ -148,13 +161,17 @@ async def test_a_failed_open_tells_an_id_and_leaves_the_worker_working(start_wor
     await worker.open("s1", config())
 
 
-async def test_an_open_that_is_given_up_leaves_no_session_behind(start_worker: StartWorker) -> None:
-    worker = await start_worker(ToneSettings(slots=1, open_seconds=0.2), worker_settings(open_timeout_seconds=0.05))
+async def test_an_open_that_is_given_up_leaves_no_session_behind(start_worker: StartWorker, gate: Gate) -> None:
+    engine = ToneSettings(slots=1, gate=gate, gated="open")
+    worker = await start_worker(engine, worker_settings(open_timeout_seconds=0.05))
     with pytest.raises(StageUnavailable):
         await worker.open("s1", config())
-    await asyncio.sleep(0.3)
-    with pytest.raises(StageUnavailable):
-        await worker.open("s2", config())  # slow again, but not CapacityExhausted: the slot was given back
+    gate.open()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:  # a slow machine may be too slow again; CapacityExhausted would be a slot that was not given back
+            with contextlib.suppress(StageUnavailable):
+                await worker.open("s2", config())
+                break
 
 
 async def test_calls_are_answered_and_bounded(start_worker: StartWorker) -> None:
@@ -169,36 +186,44 @@ async def test_calls_are_answered_and_bounded(start_worker: StartWorker) -> None
     assert await worker.call(request)
 
 
-async def test_calls_yield_to_sessions_but_not_for_good(start_worker: StartWorker) -> None:
-    worker = await start_worker(ToneSettings(step_seconds=0.02))
+async def test_calls_yield_to_sessions(start_worker: StartWorker) -> None:
+    worker = await start_worker(ToneSettings(step_seconds=0.02, call_patience_seconds=3600))
     _, session = await worker.open("s1", config())
-    request, order = decoder_pb2.EncodePortraitRequest(portrait=b"abc"), list[str]()
+    order = list[str]()
 
-    async def call() -> None:
-        await worker.call(request)
-        order.append("call")
-
-    async def chunks(number: int) -> None:
-        for _ in range(number):
-            session.submit(chunk())
-        for _ in range(number):
+    async def chunks() -> None:
+        for _ in range(5):
             await anext(session)
             order.append("chunk")
 
-    working = asyncio.create_task(chunks(5))
-    await asyncio.sleep(0)
-    await call()
+    for _ in range(5):
+        session.submit(chunk())
+    working = asyncio.create_task(chunks())
+    await worker.call(decoder_pb2.EncodePortraitRequest(portrait=b"abc"))
+    order.append("call")
     await working
-    assert order == ["chunk"] * 5 + ["call"], "what a session waits for comes first"
-    order.clear()
-    await asyncio.gather(chunks(150), call())
-    assert 0 < order.index("call") < 150, "a stage that is always busy answers all the same"
+    assert order == ["chunk"] * 5 + ["call"]
 
 
-async def test_a_call_that_takes_too_long_is_unavailable(start_worker: StartWorker) -> None:
-    worker = await start_worker(None, worker_settings(call_timeout_seconds=0.1))
+async def test_a_stage_that_is_always_busy_answers_calls_all_the_same(start_worker: StartWorker) -> None:
+    worker = await start_worker(ToneSettings(step_seconds=0.02, call_patience_seconds=0.2))
+    _, session = await worker.open("s1", config())
+    for _ in range(5):
+        session.submit(chunk())
+    calling = asyncio.create_task(worker.call(decoder_pb2.EncodePortraitRequest(portrait=b"abc")))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not calling.done():
+            await anext(session)
+            session.submit(chunk())
+    assert await calling
+
+
+async def test_a_call_that_takes_too_long_is_unavailable(start_worker: StartWorker, gate: Gate) -> None:
+    engine = ToneSettings(gate=gate, gated="call")
+    worker = await start_worker(engine, worker_settings(call_timeout_seconds=0.1))
     with pytest.raises(StageUnavailable):
-        await worker.call(decoder_pb2.EncodePortraitRequest(portrait=b"slow"))
+        await worker.call(decoder_pb2.EncodePortraitRequest(portrait=b"abc"))
+    gate.open()
 
 
 async def test_the_worker_is_pinned_and_its_openmp_threads_sleep(start_worker: StartWorker) -> None:
@@ -210,13 +235,14 @@ async def test_the_worker_is_pinned_and_its_openmp_threads_sleep(start_worker: S
 
 
 @pytest.mark.parametrize("order", [KILL, CRASH_STEP])
-async def test_a_lost_worker_fails_every_session_and_call(start_worker: StartWorker, order: bytes) -> None:
-    worker = await start_worker(ToneSettings(step_seconds=0.3))
+async def test_a_lost_worker_fails_every_session_and_call(start_worker: StartWorker, order: bytes, gate: Gate) -> None:
+    worker = await start_worker(ToneSettings(gate=gate, gated="step", call_patience_seconds=3600))
     _, first = await worker.open("s1", config())
     _, second = await worker.open("s2", config())
     first.submit(chunk(order=order))
-    await asyncio.sleep(0.1)  # the step runs now, the call waits for its end
-    call = asyncio.create_task(worker.call(decoder_pb2.EncodePortraitRequest(portrait=b"slow")))
+    call = asyncio.create_task(worker.call(decoder_pb2.EncodePortraitRequest(portrait=b"abc")))
+    await asyncio.sleep(0)  # the call waits for the end of the step
+    gate.open()
     for session in (first, second):
         with pytest.raises(WorkerLost):
             await outputs_of(session, 1)
@@ -234,11 +260,9 @@ async def test_kill_minus_nine_is_noticed_at_once(start_worker: StartWorker) -> 
     worker = await start_worker()
     _, session = await worker.open("s1", config())
     assert worker.process_id is not None
-    started = time.monotonic()
     os.kill(worker.process_id, signal.SIGKILL)
-    with pytest.raises(WorkerLost):
+    with pytest.raises(WorkerLost):  # long before anybody misses its signs of life
         await outputs_of(session, 1)
-    assert time.monotonic() - started < 0.5
 
 
 async def test_an_engine_that_cannot_start_is_a_lost_worker(capfd: pytest.CaptureFixture[str]) -> None:
@@ -259,15 +283,15 @@ async def test_an_engine_that_starts_too_slowly_is_ended() -> None:
 
 
 async def test_a_hung_engine_is_reported_refuses_sessions_and_is_killed(start_worker: StartWorker) -> None:
-    worker = await start_worker(None, worker_settings(hang_seconds=0.3, kill_seconds=1.0))
-    _, session = await worker.open("s1", config())
-    await asyncio.sleep(0.6)
-    assert not worker.hung, "an engine without work does not hang"
+    worker = await start_worker(None, worker_settings(hang_seconds=0.3, kill_seconds=3.0))
+    await asyncio.sleep(0.4)
+    await wait_until_hung(worker, hung=False)  # an engine without work does not hang
+    _, session = await open_when_alive(worker)
     session.submit(chunk(order=HANG))
     await wait_until_hung(worker, hung=True)
     with pytest.raises(StageUnavailable):
         await worker.open("s2", config())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await worker.lost.wait()
     with pytest.raises(WorkerLost):
         await outputs_of(session, 1)
@@ -279,14 +303,13 @@ async def test_a_stopped_process_counts_as_hung(start_worker: StartWorker) -> No
     os.kill(worker.process_id, signal.SIGSTOP)
     await wait_until_hung(worker, hung=True)
     os.kill(worker.process_id, signal.SIGCONT)
-    await wait_until_hung(worker, hung=False)
-    await worker.open("s1", config())
+    await open_when_alive(worker)
 
 
 async def test_a_worker_that_gives_no_sign_of_life_is_killed(
     start_worker: StartWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker = await start_worker(None, worker_settings(silence_seconds=0.8))
+    worker = await start_worker(None, worker_settings(silence_seconds=3.0))
     _, session = await worker.open("s1", config())
     assert worker.process_id is not None
     os.kill(worker.process_id, signal.SIGSTOP)
@@ -296,11 +319,20 @@ async def test_a_worker_that_gives_no_sign_of_life_is_killed(
     assert "no sign of life" in caplog.text
 
 
-async def test_long_loading_and_long_steps_are_no_silence(start_worker: StartWorker) -> None:
-    engine = ToneSettings(warm_up_seconds=1.5, step_seconds=1.5)
-    worker = await start_worker(engine, worker_settings(silence_seconds=0.8))
-    _, session = await worker.open("s1", config())
+async def test_long_loading_is_no_silence(start_worker: StartWorker) -> None:
+    await start_worker(ToneSettings(warm_up_seconds=1.0), worker_settings(silence_seconds=0.3))
+
+
+async def test_a_long_step_is_no_silence(start_worker: StartWorker, gate: Gate) -> None:
+    engine = ToneSettings(gate=gate, gated="step")
+    worker = await start_worker(engine, worker_settings(hang_seconds=0.4))  # with ten signs of life a second
+    _, session = await open_when_alive(worker)
     session.submit(chunk())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        # Signs of life come in the middle of the step, and say how long it has been.
+        while worker.stalled_seconds < 1.0 or worker.silent_seconds > 0:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    gate.open()
     await outputs_of(session, 1)
     assert not worker.lost.is_set()
 
@@ -345,14 +377,17 @@ async def test_an_abandoned_session_gives_nothing_more_and_its_id_is_free(start_
 
 
 async def test_busy_fraction_follows_the_load(start_worker: StartWorker) -> None:
-    worker = await start_worker(ToneSettings(step_seconds=0.1), worker_settings(hang_seconds=0.8))
+    worker = await start_worker(ToneSettings(step_seconds=0.1), worker_settings(hang_seconds=2.0))
     _, session = await worker.open("s1", config())
-    for index in range(1, 11):
+    for index in range(1, 301):
         session.submit(chunk(index))
-    await outputs_of(session, 9)
-    assert worker.busy_fraction > 0.8
-    await asyncio.sleep(0.7)
-    assert worker.busy_fraction < 0.2
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while worker.busy_fraction < 0.8:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    session.close()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while worker.busy_fraction > 0.2:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 async def test_signals_for_the_whole_group_do_not_end_the_worker(start_worker: StartWorker) -> None:
@@ -400,4 +435,4 @@ def test_the_worker_dies_with_a_killed_parent(load: str) -> None:
         worker_process_id = int(parent.stdout.readline())
         assert is_alive(worker_process_id)
         parent.kill()
-        wait_until_dead(worker_process_id, seconds=2)
+        wait_until_dead(worker_process_id)

@@ -9,11 +9,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 from google.protobuf.message import Message
 
+from visavis.runtime import worker_process
 from visavis.runtime.engine import EngineDescription, SessionOutput
 from visavis.runtime.errors import CapacityExhausted, InvalidInput
 from visavis.v1 import audio_encoder_pb2, chunk_pb2, decoder_pb2, tensor_pb2
@@ -28,11 +30,29 @@ SECRET = "the secret path /srv/models/secret.bin"
 
 
 @dataclass(frozen=True)
+class Gate:
+    """Closed until somebody opens it, in whichever process; a path where there is no file yet."""
+
+    path: Path
+
+    def open(self) -> None:
+        self.path.touch()
+
+    def wait(self) -> None:
+        while not self.path.exists():
+            time.sleep(0.005)
+
+
+@dataclass(frozen=True)
 class ToneSettings:
+    """gated: "warm up", "open", "step" or "call", which waits for the gate."""
+
     slots: int = 4
+    gate: Gate | None = None
+    gated: str = ""
     step_seconds: float = 0.0
     warm_up_seconds: float = 0.0
-    open_seconds: float = 0.0
+    call_patience_seconds: float = worker_process.CALL_PATIENCE_SECONDS
     fails_to_start: bool = False
     replay_chunks: int = 2
 
@@ -45,6 +65,7 @@ class ToneEngine:
 
     def warm_up(self) -> None:
         time.sleep(self._settings.warm_up_seconds)
+        self._pass_gate("warm up")
         if self._settings.fails_to_start:
             raise RuntimeError(SECRET)
 
@@ -61,7 +82,7 @@ class ToneEngine:
         )
 
     def open(self, session_id: str, config: Message) -> Message:
-        time.sleep(self._settings.open_seconds)
+        self._pass_gate("open")
         if session_id.startswith(CRASH_OPEN):
             raise RuntimeError(SECRET)
         if len(self._open) >= self._settings.slots:
@@ -90,6 +111,7 @@ class ToneEngine:
 
     def call(self, request: Message) -> Message:
         portrait = cast(decoder_pb2.EncodePortraitRequest, request).portrait
+        self._pass_gate("call")
         if portrait == b"crash":
             raise RuntimeError(SECRET)
         if portrait == b"slow":
@@ -104,6 +126,7 @@ class ToneEngine:
     def step(self) -> Sequence[SessionOutput]:
         session_id, chunk = self._pending.popleft()
         time.sleep(self._settings.step_seconds)
+        self._pass_gate("step")
         match chunk.lookahead:
             case b"crash in step":
                 raise RuntimeError(SECRET)
@@ -114,6 +137,10 @@ class ToneEngine:
             case b"refuse":
                 return [(session_id, InvalidInput("the engine does not like it", "chunk.samples"))]
         return [(session_id, _answer(chunk))]
+
+    def _pass_gate(self, name: str) -> None:
+        if self._settings.gate is not None and name == self._settings.gated:
+            self._settings.gate.wait()
 
 
 def _answer(chunk: audio_encoder_pb2.SpeechChunk) -> audio_encoder_pb2.EncodedChunk:
@@ -134,4 +161,5 @@ def _environment() -> bytes:
 
 
 def create_engine(settings: ToneSettings) -> ToneEngine:
+    worker_process.CALL_PATIENCE_SECONDS = settings.call_patience_seconds
     return ToneEngine(settings)

@@ -1,9 +1,10 @@
 """The tone engine as a whole service, run as a process by test_server.py."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
-from tests.runtime.tone_engine import ToneSettings
+from tests.runtime.tone_engine import Gate, ToneSettings
 from visavis.runtime.errors import InvalidInput
 from visavis.runtime.server import run_main
 from visavis.runtime.service import EngineSpec, ServiceDefinition, ServiceRuntime, bind_servicer
@@ -39,6 +40,8 @@ def build(environment: Environment) -> tuple[ServiceDefinition, ServiceSettings]
         slots=environment.integer("TONE_SLOTS", 4),
         step_seconds=environment.seconds("TONE_STEP_SECONDS", 0.0),
         warm_up_seconds=environment.seconds("TONE_WARM_UP_SECONDS", 0.0),
+        gate=Gate(Path(environment.text("TONE_GATE", ""))),
+        gated=environment.text("TONE_GATED", ""),
         fails_to_start=environment.flag("TONE_FAILS_TO_START", default=False),
     )
     definition = ServiceDefinition(
