@@ -12,9 +12,9 @@ SETTINGS = SamplingSettings(steps=3, shift=2.5857, guidance_scale=6.0, cache_sou
 
 
 def small_transformer(
-    *, seed: int = 0, prompt_tokens: int = 0, audio_channels: int = SPEECH_CHANNELS, prediction: str = "clean"
+    *, seed: int = 0, prompt_tokens: int = 0, audio_channels: int = SPEECH_CHANNELS, latent_prior: bool = True
 ) -> A2VTransformer:
-    """Three blocks of two heads of 16; what it predicts depends on a row's level, unlike velocities."""
+    """Three blocks of two heads of 16; with a prior, what it gives depends on a row's level twice."""
     torch.manual_seed(seed)
     transformer: A2VTransformer = A2VTransformer(
         in_channels=CHANNELS,
@@ -26,8 +26,11 @@ def small_transformer(
         caption_channels=10,
         audio_channels=audio_channels,
         prompt_tokens=prompt_tokens,
-        prediction=prediction,
+        latent_prior=latent_prior,
     ).eval()
+    if transformer.prior is not None:
+        spread = torch.randn(CHANNELS, CHANNELS)
+        transformer.prior.fit(torch.randn(CHANNELS), spread @ spread.T)
     return transformer
 
 

@@ -9,7 +9,7 @@ import torch
 from diffusers.models.transformers.transformer_ltx import LTXVideoTransformer3DModel
 
 from tests.models.small_transformer import CHANNELS, COLUMNS, ROWS, SPEECH_CHANNELS, SPEECH_TOKENS, small_transformer
-from visavis.models.a2v_dit import LEAST_LEVEL, A2VTransformer
+from visavis.models.a2v_dit import A2VTransformer
 from visavis.models.attention import AudioAttention
 from visavis.models.id_context import IsolatedMemory
 from visavis.models.rotary import rotation
@@ -37,7 +37,7 @@ def ltx_transformer() -> LTXVideoTransformer3DModel:
 @pytest.mark.parametrize("fuse", [False, True])
 @torch.no_grad()
 def test_equals_ltx_video_with_its_weights_and_full_attention(fuse: bool) -> None:
-    theirs, ours = ltx_transformer(), small_transformer(prompt_tokens=7, prediction="velocity")
+    theirs, ours = ltx_transformer(), small_transformer(prompt_tokens=7, latent_prior=False)
     missing, unexpected = ours.load_state_dict(theirs.state_dict(), strict=False)
     assert not unexpected
     assert all("attn3" in name or name == "prompt_embedding" for name in missing)
@@ -66,21 +66,20 @@ def test_equals_ltx_video_with_its_weights_and_full_attention(fuse: bool) -> Non
 
 
 @torch.no_grad()
-def test_clean_latents_become_the_velocity_that_leads_to_them() -> None:
-    velocities, clean = small_transformer(prediction="velocity"), small_transformer(prediction="clean")
+def test_the_last_layer_gives_what_the_prior_leaves_open() -> None:
+    plain, prior = small_transformer(latent_prior=False), small_transformer()
     latents = torch.randn(2, FRAMES, ROWS, COLUMNS, CHANNELS)
     levels = torch.tensor([[0.0, 0.7, 0.7, 0.2], [0.0, 0.05, 0.5, 0.95]])
 
-    def output(transformer: A2VTransformer) -> torch.Tensor:
+    def velocity(transformer: A2VTransformer) -> torch.Tensor:
         memory = IsolatedMemory(rotation(range(FRAMES), ROWS, COLUMNS, transformer.width))
         modulation = transformer.modulate(1000 * levels.flatten()).select(torch.arange(2 * FRAMES).view(2, FRAMES))
         result: torch.Tensor = transformer(latents, modulation, memory)
         return result
 
-    divisors = levels.clamp_min(LEAST_LEVEL)[:, :, None, None, None]
-    torch.testing.assert_close(latents - divisors * output(clean), output(velocities), atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="prediction"):
-        small_transformer(prediction="noise")
+    assert prior.prior is not None
+    expected = prior.prior.velocity(latents, levels, velocity(plain))
+    torch.testing.assert_close(velocity(prior), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

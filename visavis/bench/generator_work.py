@@ -32,6 +32,7 @@ class TransformerSize:
     # Tokens of a latent frame.
     frame_tokens: int
     chunk_frames: int
+    latent_prior: bool
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], latent_rows: int) -> Self:
@@ -46,6 +47,7 @@ class TransformerSize:
             prompt_tokens=arguments["prompt_tokens"],
             frame_tokens=latent_rows**2,
             chunk_frames=arguments["chunk_latent_frames"],
+            latent_prior=arguments["latent_prior"],
         )
 
     @property
@@ -123,8 +125,10 @@ def chunk_seconds(passes: list[Work], rates: Rates) -> float:
 
 def velocity_pass(size: TransformerSize, rows: int, value_bytes: ValueBytes) -> Work:
     """One denoising step."""
-    ends = 2 * size.chunk_tokens * size.channels * size.width * 2
-    weights = 2 * size.channels * size.width
+    # First and last layer, and the prior's turn into its directions and back.
+    weights = 2 * size.channels * size.width + (size.channels**2 if size.latent_prior else 0)
+    multiplications = 2 * size.channels * size.width + (2 * size.channels**2 if size.latent_prior else 0)
+    ends = 2 * size.chunk_tokens * multiplications
     latents = rows * 2 * size.chunk_tokens * size.channels
     outside = Work(0, rows * ends, value_bytes.other * (weights + latents))
     return _blocks(size, rows, size.blocks, value_bytes) + outside

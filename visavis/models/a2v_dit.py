@@ -36,14 +36,12 @@ from visavis.models.attention import (
 )
 from visavis.models.float8_weight import Float8Weight
 from visavis.models.int8_weight import Int8Weight
+from visavis.models.latent_prior import LatentPrior
 from visavis.models.packed_linear import Float32Weight, Pack, PackedLinear, Rounding, can_pack
 
 OUTPUT_NORM_EPSILON = 1e-6
 # What the network is told for pure noise.
 TIMESTEP_SCALE = 1_000.0
-PREDICTIONS = ("velocity", "clean")
-# Clean latents become a velocity by division by their level; below this one, which sampling does not see, by this.
-LEAST_LEVEL = 0.2
 
 Part = TypeVar("Part")
 
@@ -175,8 +173,8 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Predicts the velocity of video latents from speech, given what the memory shows of ID latent and past.
 
     The arguments named as in `LTXVideoTransformer3DModel` mean the same. `audio_channels` is the size of a speech
-    token, `prompt_tokens` the length of the fixed prompt; 0 leaves the audio or the text attention out. `prediction` is
-    what the last layer gives, "velocity" or "clean" latents, which become the velocity (docs/decisions/0020).
+    token, `prompt_tokens` the length of the fixed prompt; 0 leaves the audio or the text attention out. With
+    `latent_prior` the last layer gives what noisy latents do not say of their own velocity (docs/decisions/0020).
     """
 
     _supports_gradient_checkpointing = True
@@ -198,13 +196,10 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         audio_channels: int = 2048,
         prompt_tokens: int = 32,
         chunk_latent_frames: int = 3,
-        prediction: str = "velocity",
+        latent_prior: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        if prediction not in PREDICTIONS:
-            raise ValueError(f"prediction is {' or '.join(PREDICTIONS)}, not {prediction!r}")
         self.gradient_checkpointing = False
-        self.predicts_clean = prediction == "clean"
         self.in_channels = in_channels
         self.audio_channels = audio_channels
         self.chunk_latent_frames = chunk_latent_frames
@@ -232,6 +227,7 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ]
         self.transformer_blocks = nn.ModuleList(blocks)
         self.proj_out = nn.Linear(width, out_channels)
+        self.prior = LatentPrior(out_channels) if latent_prior else None
 
     @property
     def blocks(self) -> list[A2VBlock]:
@@ -304,11 +300,10 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def velocity(
         self, output_RTHWC: torch.Tensor, latents_RTHWC: torch.Tensor, levels_RT: torch.Tensor
     ) -> torch.Tensor:
-        """The velocity that the last layer's output stands for: itself, or what leads to clean latents from these."""
-        if not self.predicts_clean:
+        """The last layer's output, where there is a prior as what that leaves open."""
+        if self.prior is None:
             return output_RTHWC
-        levels = levels_RT.clamp_min(LEAST_LEVEL)[:, :, None, None, None]
-        return (latents_RTHWC - output_RTHWC) / levels.to(output_RTHWC.dtype)
+        return self.prior.velocity(latents_RTHWC, levels_RT, output_RTHWC).to(output_RTHWC.dtype)
 
     def remember(
         self,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from visavis.training.motion.data import motion_data
 from visavis.training.motion.network import StudentNetwork, TeacherNetwork
+from visavis.training.motion.prior import fit_prior
 from visavis.training.motion.task import StudentTask, TeacherTask
 from visavis.training.motion.weights import make_network
 from visavis.training.plan import Plan
@@ -28,7 +29,10 @@ def teacher_task(
     """
     TeacherTask.check(plan)  # before anything that takes long
     network = make_network(TeacherNetwork, plan, weights, speech_ae)
-    return TeacherTask(network, plan, motion_data(plan, dataset, run, cache, vae))
+    data = motion_data(plan, dataset, run, cache, vae)
+    if weights is None:
+        fit_prior(network.transformer, data.train)
+    return TeacherTask(network, plan, data)
 
 
 def student_task(
@@ -43,4 +47,7 @@ def student_task(
     """As `teacher_task`; `weights` is a teacher's folder."""
     StudentTask.check(plan)
     network = make_network(StudentNetwork, plan, weights, speech_ae)
-    return StudentTask(network, plan, motion_data(plan, dataset, run, cache, vae))
+    data = motion_data(plan, dataset, run, cache, vae)
+    if weights is None:
+        fit_prior(network.transformer, data.train)
+    return StudentTask(network, plan, data)
