@@ -104,11 +104,17 @@ class BreakingService(FakeService):
     """Breaks its n-th stream after `responses[n]` responses; later ones never.
 
     refusals: how many resumptions are refused with UNAVAILABLE before one is taken; `full`: with RESOURCE_EXHAUSTED, to
-    come again in a minute. forgets: there is no session.
+    come again in an hour. forgets: there is no session. window_seconds: how long it says that it can be resumed.
     """
 
     def __init__(
-        self, responses: Sequence[int], *, refusals: int = 0, full: bool = False, forgets: bool = False
+        self,
+        responses: Sequence[int],
+        *,
+        refusals: int = 0,
+        full: bool = False,
+        forgets: bool = False,
+        window_seconds: int = 60,
     ) -> None:
         super().__init__()
         self.streams = 0
@@ -116,6 +122,7 @@ class BreakingService(FakeService):
         self._refusals = refusals
         self._full = full
         self._forgets = forgets
+        self._window_seconds = window_seconds
 
     async def Talk(
         self, requests: AsyncIterator[talking_head_pb2.TalkRequest], context: grpc.aio.ServicerContext[Any, Any]
@@ -142,7 +149,7 @@ class BreakingService(FakeService):
         if self._refusals:
             self._refusals -= 1
             if self._full:
-                retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=60))
+                retry = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=3600))
                 await context.abort_with_status(rich_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", retry))
             await context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
         if resume.resume_token != f"token {self.streams}":
@@ -153,7 +160,7 @@ class BreakingService(FakeService):
         started = talking_head_pb2.SessionStarted(
             session_id="s", width=4, height=4, frame_rate=25, model=model, resume_token=f"token {self.streams}"
         )
-        started.resume_window.FromMilliseconds(2_000)
+        started.resume_window.FromSeconds(self._window_seconds)
         if first.HasField("config"):
             return _Timeline(), talking_head_pb2.TalkResponse(started=started)
         resume = first.resume

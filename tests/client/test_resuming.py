@@ -113,11 +113,10 @@ async def test_a_session_that_is_gone_raises_what_broke_it() -> None:
 
 
 async def test_a_server_that_never_comes_back_is_given_up_after_its_window() -> None:
-    service = BreakingService([1], refusals=1_000_000)
-    before = asyncio.get_running_loop().time()
-    with pytest.raises(ServerUnavailable, match="on purpose"):
-        await talk(service, [[noise(random.Random(5), CHUNK_SAMPLES)]])
-    assert asyncio.get_running_loop().time() - before < 20
+    service = BreakingService([1], refusals=1_000_000, window_seconds=1)
+    async with asyncio.timeout(60):
+        with pytest.raises(ServerUnavailable, match="on purpose"):
+            await talk(service, [[noise(random.Random(5), CHUNK_SAMPLES)]])
 
 
 @pytest.mark.parametrize("responses", [1, 2, 3])

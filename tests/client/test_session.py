@@ -112,13 +112,16 @@ async def test_a_reader_that_gives_up_loses_neither_session_nor_segment(client: 
 
 
 async def test_a_cancelled_sender_leaves_the_session_open(client: VisavisClient) -> None:
+    sent = asyncio.Event()
+
     async def endless() -> None:
         while True:
             await session.send(ramp(160))
+            sent.set()
 
     async with client.talk("known", audio_format=MONO, video_format=RAW) as session:
         sender = asyncio.create_task(endless())
-        await asyncio.sleep(0.05)
+        await sent.wait()  # and it is in the middle of the next
         sender.cancel()
         await session.interrupt()
         async for event in session.events():

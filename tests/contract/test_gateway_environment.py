@@ -63,7 +63,7 @@ def test_it_starts_serves_and_stops_there(gateway: subprocess.Popen[str]) -> Non
     with grpc.insecure_channel(ready["address"]) as channel:
         # Its published types lack the calls.
         health: Any = health_pb2_grpc.HealthStub(channel)
-        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=10, wait_for_ready=True)
+        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=60, wait_for_ready=True)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
     gateway.send_signal(signal.SIGTERM)
     assert gateway.wait(timeout=60) == 0
