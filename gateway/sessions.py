@@ -65,6 +65,7 @@ from visavis.v1.talking_head_pb2 import (
 _RETRY_SECONDS: Final = 0.2
 # From the end of a client's stream to the last checkpoint it takes milliseconds; a dead gateway writes none.
 _LEAVING_SECONDS: Final = 0.4
+_LEAVING_LOOK_SECONDS: Final = 0.02
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ class Sessions:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LEAVING_SECONDS):
                 while not await self.checkpoints.left(session_id):  # noqa: ASYNC110  # another process writes it
-                    await asyncio.sleep(_LEAVING_SECONDS / 20)
+                    await asyncio.sleep(_LEAVING_LOOK_SECONDS)
 
     async def _serve(
         self, opening: SessionOpening, client: SessionClient, watch: SessionWatch, eviction: Eviction

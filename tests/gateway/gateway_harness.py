@@ -67,9 +67,11 @@ async def running_gateway(
     """The gateway in front of `stages` (one healthy instance of each by default), VISAVIS_* settings by name.
 
     It looks at heartbeats often, so that tests need not wait for what they change there, and has no name of its own,
-    so that of equal instances it prefers the one with the smallest id.
+    so that of equal instances it prefers the one with the smallest id. It is patient with Redis and with opening a
+    stage, so that a machine that stands still for a moment fails no test: what is down refuses at once.
     """
-    values = {"REDIS_URL": redis_url, "HEARTBEAT_SECONDS": "0.05", **variables}
+    patience = {"REDIS_TIMEOUT_SECONDS": "30", "RECOVERY_OPEN_SECONDS": "30"}
+    values = {"REDIS_URL": redis_url, "HEARTBEAT_SECONDS": "0.05", **patience, **variables}
     settings = read_gateway_settings(Environment({f"VISAVIS_{name}": value for name, value in values.items()}))
     settings = replace(settings, service=replace(settings.service, instance_id=""))
     servers = one_of_each() if stages is None else list(stages)

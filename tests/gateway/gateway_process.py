@@ -16,6 +16,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2
 
+from tests.gateway.talk_client import LIMIT_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,7 +28,7 @@ class GatewayProcess:
     process: subprocess.Popen[str]
     lines: queue.Queue[str]
 
-    def wait_ready(self, timeout: float = 20) -> dict[str, str]:
+    def wait_ready(self, timeout: float = LIMIT_SECONDS) -> dict[str, str]:
         """The line that says it is ready."""
         ready: dict[str, str] = json.loads(self.lines.get(timeout=timeout))
         assert ready["event"] == "ready"
@@ -39,7 +41,13 @@ def gateway_process(
 ) -> Iterator[GatewayProcess]:
     """Starts the gateway in `folder`; ends it, whatever happened."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("VISAVIS_", "PYTHON"))}
-    settings = {"REDIS_URL": redis_url, "LISTEN_ADDRESS": "127.0.0.1:0", "DRAIN_SECONDS": "1", **variables}
+    settings = {
+        "REDIS_URL": redis_url,
+        "REDIS_TIMEOUT_SECONDS": "30",
+        "LISTEN_ADDRESS": "127.0.0.1:0",
+        "DRAIN_SECONDS": "1",
+        **variables,
+    }
     process = subprocess.Popen(
         [python, "-m", "gateway"],
         cwd=folder,
@@ -68,7 +76,9 @@ async def health_of(address: str) -> int:
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
-        response = await check(health_pb2.HealthCheckRequest(service="visavis.v1.TalkingHeadService"), timeout=5)
+        response = await check(
+            health_pb2.HealthCheckRequest(service="visavis.v1.TalkingHeadService"), timeout=LIMIT_SECONDS
+        )
     return int(response.status)
 
 

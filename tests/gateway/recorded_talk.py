@@ -15,7 +15,7 @@ from gateway.audio_format import PcmFormat
 from tests.faults.history import History, check
 from tests.gateway.gateway_harness import PORTRAIT, GatewayUnderTest
 from tests.gateway.stage_servers import hash_tensor, hashed
-from tests.gateway.talk_client import MONO_16K, TalkStream, session_config
+from tests.gateway.talk_client import LIMIT_SECONDS, MONO_16K, TalkStream, session_config
 from visavis.client.journal import InputJournal
 from visavis.client.progress import Progress
 from visavis.v1.talking_head_pb2 import (
@@ -67,13 +67,13 @@ class RecordedTalk:
     async def interrupt(self, played_samples: int | None = None) -> None:
         await self.send(TalkRequest(interrupt=Interrupt(played_samples=played_samples)))
 
-    async def next(self, timeout: float = 20) -> TalkResponse:
+    async def next(self, timeout: float = LIMIT_SECONDS) -> TalkResponse:
         response = await self.stream.next(timeout)
         if self.progress.accept(response):
             self.history.receive(response)
         return response
 
-    async def until(self, kind: str, timeout: float = 20) -> TalkResponse:
+    async def until(self, kind: str, timeout: float = LIMIT_SECONDS) -> TalkResponse:
         """Reads up to and including the first response of a kind."""
         while (response := await self.next(timeout)).WhichOneof("response") != kind:
             pass
@@ -86,7 +86,7 @@ class RecordedTalk:
             if response.segment.chunk_index == chunk_index and (response.segment.last_in_chunk or not complete):
                 return
 
-    async def finish(self, timeout: float = 30) -> None:
+    async def finish(self, timeout: float = LIMIT_SECONDS) -> None:
         """Reads to the end, which must be good."""
         await self.until("ended", timeout)
         await self.stream.rest()
@@ -100,7 +100,7 @@ class RecordedTalk:
         self.gateway = gateway or self.gateway
         self.stream = TalkStream(self.gateway.stub.Talk())
         await self.stream.send(self.progress.request(self.token))
-        response = await self.stream.next(20)
+        response = await self.stream.next()
         assert response.HasField("resumed"), response
         self.token = response.resumed.started.resume_token
         for notice in (response, *self.progress.resumed(response.resumed)):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -30,6 +31,9 @@ from visavis.v1.talking_head_pb2 import (
 MONO_16K = PcmFormat(S16, 16_000, 1)
 PAUSE = talking_head_pb2.IDLE_BEHAVIOR_PAUSE
 LIVE = talking_head_pb2.IDLE_BEHAVIOR_LIVE
+
+# What must happen is waited for: only what never happens takes as long, however slow or busy the machine is.
+LIMIT_SECONDS: Final = 60.0
 
 
 @dataclass
@@ -55,21 +59,21 @@ class TalkStream:
     async def interrupt(self, played_samples: int | None = None) -> None:
         await self.send(TalkRequest(interrupt=Interrupt(played_samples=played_samples)))
 
-    async def next(self, timeout: float = 10) -> TalkResponse:
+    async def next(self, timeout: float = LIMIT_SECONDS) -> TalkResponse:
         async with asyncio.timeout(timeout):
             response = await self.call.read()
         assert isinstance(response, TalkResponse), "the stream has ended"
         self.received.append(response)
         return response
 
-    async def until(self, kind: str, timeout: float = 10) -> TalkResponse:
+    async def until(self, kind: str, timeout: float = LIMIT_SECONDS) -> TalkResponse:
         """Reads up to and including the first response of a kind."""
         async with asyncio.timeout(timeout):
             while (response := await self.next(timeout)).WhichOneof("response") != kind:
                 pass
         return response
 
-    async def rest(self, timeout: float = 20) -> list[TalkResponse]:
+    async def rest(self, timeout: float = LIMIT_SECONDS) -> list[TalkResponse]:
         """Reads to the end of the stream; raises the domain error of a bad status. Gives everything received."""
         try:
             async with asyncio.timeout(timeout):
@@ -80,7 +84,7 @@ class TalkStream:
         assert await self.call.code() is grpc.StatusCode.OK
         return self.received
 
-    async def failure(self, timeout: float = 20) -> VisavisError:
+    async def failure(self, timeout: float = LIMIT_SECONDS) -> VisavisError:
         """Reads to the end, which must be an error."""
         try:
             await self.rest(timeout)
@@ -138,8 +142,12 @@ def frames_of(segments: Sequence[VideoSegment]) -> list[bytes]:
     return [frame.data for segment in segments for frame in segment.frames]
 
 
-async def eventually(condition: Any, seconds: float) -> None:
-    """Waits until `condition()` holds; fails when it does not within `seconds`."""
+async def eventually(condition: Any, seconds: float = LIMIT_SECONDS) -> None:
+    """Waits until `condition()`, which may be a coroutine, holds; fails when it does not within `seconds`."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # it looks at what servers do, which tell nobody
+        while not await _value(condition()):  # noqa: ASYNC110  # it looks at what servers do, which tell nobody
             await asyncio.sleep(0.01)
+
+
+async def _value(found: Any) -> Any:
+    return await found if inspect.isawaitable(found) else found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from collections.abc import Callable
@@ -134,7 +133,7 @@ async def broken_off(talk: RecordedTalk) -> str:
     await talk.speak(SPEECH)
     await talk.until_chunk(3)
     talk.break_off()
-    await eventually(lambda: talk.gateway.runtime.slots.used_slots == 0, seconds=3)
+    await eventually(lambda: talk.gateway.runtime.slots.used_slots == 0)
     return f"visavis:{{{ResumeToken.parse(talk.token).session_id}}}:session"
 
 
@@ -142,7 +141,7 @@ async def answer_to_resuming(talk: RecordedTalk) -> VisavisError | None:
     stream = TalkStream(talk.gateway.stub.Talk())
     try:
         await stream.send(talk.progress.request(talk.token))
-        assert (await stream.next(20)).HasField("resumed")
+        assert (await stream.next()).HasField("resumed")
     except grpc.aio.AioRpcError:
         return await stream.failure()
     finally:
@@ -164,7 +163,7 @@ async def test_a_session_passes_between_adjacent_versions(redis_url: str) -> Non
         await talk.resume()
         await talk.until_chunk(4)
         talk.break_off()
-        await eventually(lambda: gateway.runtime.slots.used_slots == 0, seconds=3)
+        await eventually(lambda: gateway.runtime.slots.used_slots == 0)
         await rewrite(gateway, key, lambda state: state.update(mood="cheerful"))
         await talk.resume()
         await talk.end_audio()
@@ -213,21 +212,20 @@ async def test_whatever_is_stored_a_client_gets_a_proper_status(redis_url: str) 
     async with running_gateway(redis_url) as gateway, recorded_talk(gateway) as talk:
         key = await broken_off(talk)
         redis: Any = gateway.redis
-        names = [name.decode() for name in await redis.keys(key.removesuffix("session") + "*")]
+        names = sorted(name.decode() for name in await redis.keys(key.removesuffix("session") + "*"))
         saved = {name: await redis.dump(name) for name in names}
         spoilt = [name for name in names if name.rpartition(":")[2] in ("session", "config", "3")]
         told: set[str] = set()
         for _ in range(60):
             for name, value in saved.items():
-                await redis.restore(name, 30_000, value, replace=True)
+                await redis.restore(name, 3_600_000, value, replace=True)
             name = chance.choice(spoilt)
             stored = bytearray(await redis.get(name))
             for _ in range(chance.randint(1, 8)):
                 stored[chance.randrange(len(stored))] = chance.randrange(256)
             await redis.set(name, bytes(stored), keepttl=True)
-            async with asyncio.timeout(20):
-                error = await answer_to_resuming(talk)
+            error = await answer_to_resuming(talk)
             told.add("OK" if error is None else error.code.name)
-            await eventually(lambda: gateway.runtime.slots.used_slots == 0, seconds=5)
+            await eventually(lambda: gateway.runtime.slots.used_slots == 0)
         assert told <= {"OK", "NOT_FOUND", "UNAVAILABLE", "INVALID_ARGUMENT"}, told
         assert {"OK", "NOT_FOUND"} <= told

@@ -12,7 +12,7 @@ from tests.gateway.gateway_harness import one_of_each, running_gateway
 from tests.gateway.gateway_process import gateway_process
 from tests.gateway.recorded_talk import RecordedTalk, gone, recorded_talk, undisturbed_pictures
 from tests.gateway.strategies import noise_pcm
-from tests.gateway.talk_client import MONO_16K
+from tests.gateway.talk_client import LIMIT_SECONDS, MONO_16K, eventually
 from visavis.runtime.errors import Draining, VisavisError, error_from_rpc
 from visavis.v1.talking_head_pb2_grpc import TalkingHeadServiceStub
 
@@ -53,5 +53,5 @@ async def test_its_sessions_go_on_at_another(redis_url: str, number: signal.Sign
                     talk.check()
                     if number == signal.SIGTERM:
                         assert talk.pictures() == wanted, "its last checkpoint is exactly what the client has"
-            process.process.wait(timeout=20)
-        assert not any(stage.sessions for stage in stages)
+            process.process.wait(timeout=LIMIT_SECONDS)
+        await eventually(lambda: not any(stage.sessions for stage in stages))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,6 +13,8 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from tests.gateway.gateway_process import ROOT, gateway_process, health_of
+from tests.gateway.talk_client import LIMIT_SECONDS
+from tests.reserved_port import reserved_port
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.v1.operations_pb2 import DrainRequest
 from visavis.v1.operations_pb2_grpc import OperationsServiceStub
@@ -31,7 +32,9 @@ async def test_it_serves_and_stops_on_sigterm_or_drain(redis_url: str, how: str)
         assert ready["stage"] == "gateway"
         assert await health_of(ready["address"]) == SERVING
         async with grpc.aio.insecure_channel(ready["address"]) as channel:
-            assert (await TalkingHeadServiceStub(channel).GetServerInfo(GetServerInfoRequest(), timeout=5)).version
+            assert (
+                await TalkingHeadServiceStub(channel).GetServerInfo(GetServerInfoRequest(), timeout=LIMIT_SECONDS)
+            ).version
         text = await asyncio.to_thread(_page, f"http://{ready['metrics']}/metrics")
         assert 'visavis_slots{stage="gateway"} 1000.0' in text
         assert "visavis_time_to_first_frame_seconds_bucket" in text
@@ -39,18 +42,23 @@ async def test_it_serves_and_stops_on_sigterm_or_drain(redis_url: str, how: str)
             gateway.process.send_signal(signal.SIGTERM)
         else:
             async with grpc.aio.insecure_channel(ready["operations"]) as channel:
-                assert (await OperationsServiceStub(channel).Drain(DrainRequest(), timeout=5)).sessions == 0
-        assert await asyncio.to_thread(gateway.process.wait, timeout=10) == 0
+                assert (await OperationsServiceStub(channel).Drain(DrainRequest(), timeout=LIMIT_SECONDS)).sessions == 0
+        assert await asyncio.to_thread(gateway.process.wait, timeout=LIMIT_SECONDS) == 0
 
 
 async def test_it_is_not_serving_until_redis_is_there() -> None:
-    redis_port, address = _free_port(), f"127.0.0.1:{_free_port()}"
-    url = f"redis://127.0.0.1:{redis_port}/0"
-    with gateway_process(url, LISTEN_ADDRESS=address, HEARTBEAT_SECONDS="0.1", REDIS_TIMEOUT_SECONDS="0.2") as gateway:
+    with (
+        reserved_port() as redis_port,
+        reserved_port() as own_port,
+        gateway_process(
+            f"redis://127.0.0.1:{redis_port}/0", LISTEN_ADDRESS=f"127.0.0.1:{own_port}", HEARTBEAT_SECONDS="0.1"
+        ) as gateway,
+    ):
+        address = f"127.0.0.1:{own_port}"
         assert await _health_when_up(address) == NOT_SERVING
         async with grpc.aio.insecure_channel(address) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await TalkingHeadServiceStub(channel).GetServerInfo(GetServerInfoRequest(), timeout=5)
+                await TalkingHeadServiceStub(channel).GetServerInfo(GetServerInfoRequest(), timeout=LIMIT_SECONDS)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         with EmbeddedRedis(port=redis_port):
             assert gateway.wait_ready()["address"] == address
@@ -59,7 +67,7 @@ async def test_it_is_not_serving_until_redis_is_there() -> None:
 
 def test_wrong_settings_are_named() -> None:
     with gateway_process("redis://127.0.0.1:1/0", WINDOW_CHUNKS="none") as gateway:
-        assert gateway.process.wait(timeout=20) == 2
+        assert gateway.process.wait(timeout=LIMIT_SECONDS) == 2
 
 
 def test_it_imports_neither_torch_nor_picture_codecs() -> None:
@@ -73,7 +81,7 @@ def test_it_imports_neither_torch_nor_picture_codecs() -> None:
 
 
 async def _health_when_up(address: str) -> int:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while True:
             try:
                 return await health_of(address)
@@ -82,12 +90,6 @@ async def _health_when_up(address: str) -> int:
 
 
 def _page(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as page:
+    with urllib.request.urlopen(url, timeout=LIMIT_SECONDS) as page:
         text: str = page.read().decode()
     return text
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -30,7 +30,7 @@ ANY, STANDARD, FAST = (
     generator_pb2.SAMPLING_PRESET_FAST,
 )
 SPEECH = noise_pcm(MONO_16K, 5 * 15_360, 1)
-QUICK = {"STAGE_STALL_SECONDS": "0.5", "RECOVERY_SECONDS": "1", "CHECKPOINT_CHUNKS": "1"}
+EVERY_CHUNK = {"CHECKPOINT_CHUNKS": "1"}
 
 
 def instance(instance_id: str, sampling: str, stage: str = GENERATOR, used_slots: int = 0) -> StageInstance:
@@ -122,7 +122,7 @@ async def both_kinds(redis_url: str, *samplings: str) -> AsyncIterator[tuple[Gat
     """A gateway in front of generators that sample so; of equally loaded ones the first is preferred."""
     generators = [GeneratorServer(instance_id=str(number)) for number in range(len(samplings))]
     encoder, _, decoder = one_of_each()
-    async with running_gateway(redis_url, [encoder, *generators, decoder], **QUICK) as gateway:
+    async with running_gateway(redis_url, [encoder, *generators, decoder], **EVERY_CHUNK) as gateway:
         for generator, sampling in zip(generators, samplings, strict=True):
             await generator.register(gateway.registry, sampling=sampling)
         yield gateway, generators
@@ -184,11 +184,11 @@ async def test_a_lost_generator_is_replaced_by_its_own_kind_alone(redis_url: str
 async def test_a_resumed_session_goes_back_to_its_own_kind(redis_url: str) -> None:
     """The gateway that takes it over knows the way of sampling from the checkpoint alone."""
     async with both_kinds(redis_url, "fast:1", "standard") as (one, (fast, standard)):
-        async with running_gateway(redis_url, [], **QUICK) as two, recorded_talk(one) as talk:
+        async with running_gateway(redis_url, [], **EVERY_CHUNK) as two, recorded_talk(one) as talk:
             await talk.speak(SPEECH)
             await talk.until_chunk(2)
             talk.break_off()
-            await eventually(lambda: one.runtime.slots.used_slots == 0, seconds=3)
+            await eventually(lambda: one.runtime.slots.used_slots == 0)
             # Now the least loaded one is of the other kind.
             await fast.register(one.registry, sampling="fast:1", used_slots=3)
             await talk.resume(two)

@@ -56,7 +56,7 @@ async def stub() -> AsyncIterator[Any]:
 @contextlib.contextmanager
 def stream_to(stub: Any) -> Any:
     stream: StageStream[EncodeRequest, EncodeResponse] = StageStream(
-        "audio_encoder", stub.Encode(), 10.0, GatewayMetrics(Metrics("gateway"))
+        "audio_encoder", stub.Encode(), 60.0, GatewayMetrics(Metrics("gateway"))
     )
     try:
         yield stream
@@ -67,7 +67,7 @@ def stream_to(stub: Any) -> Any:
 async def ended(stub: Any, session_id: str) -> VisavisError:
     """What `receive` says of a stream into which chunks go without a pause."""
     with stream_to(stub) as stream:
-        await stream.open(EncodeRequest(config=EncodeConfig(session_id=session_id)), 10)
+        await stream.open(EncodeRequest(config=EncodeConfig(session_id=session_id)), 60)
 
         async def send_on() -> None:
             while await stream.send(CHUNK, owes_answer=False):
@@ -98,5 +98,5 @@ async def test_a_stage_that_ends_without_a_word_is_unavailable(stub: Any) -> Non
 async def test_what_a_stage_says_instead_of_ready(stub: Any) -> None:
     for session_id, wanted in (("full", CapacityExhausted), ("silent", StageUnavailable)):
         with stream_to(stub) as stream, pytest.raises(wanted) as refusal:
-            await stream.open(EncodeRequest(config=EncodeConfig(session_id=session_id)), 10)
+            await stream.open(EncodeRequest(config=EncodeConfig(session_id=session_id)), 60)
         assert refusal.value.retry_after_seconds == (2.5 if session_id == "full" else 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -19,13 +20,13 @@ from visavis.runtime.errors import VisavisError
 from visavis.v1.talking_head_pb2 import TalkRequest
 
 SPEECH = noise_pcm(MONO_16K, 8 * 15_360, 1)
-QUICK = {"CHECKPOINT_SECONDS": "0.1", "CHECKPOINT_CHUNKS": "1", "REDIS_TIMEOUT_SECONDS": "1.5"}
+QUICK = {"CHECKPOINT_SECONDS": "0.1", "CHECKPOINT_CHUNKS": "1"}
 
 
 async def refused_session(gateway: GatewayUnderTest, avatar_id: str) -> VisavisError:
     async with open_stream(gateway) as stream:
         await stream.send(TalkRequest(config=session_config(avatar_id)))
-        return await stream.failure(timeout=10)
+        return await stream.failure()
 
 
 async def _fill(gateway: GatewayUnderTest) -> None:
@@ -61,15 +62,13 @@ async def test_a_store_that_takes_nothing(redis_url: str, spoil: Change, mend: C
         await spoil(gateway)
         try:
             await talk.until_chunk(4)
-            assert gateway.metric("visavis_gateway_checkpoints_total", result="failed") > 0
+            await eventually(lambda: gateway.metric("visavis_gateway_checkpoints_total", result="failed") > 0)
             assert (await refused_session(gateway, avatar_id)).code is grpc.StatusCode.UNAVAILABLE
         finally:
             await mend(gateway)
         written = gateway.metric("visavis_gateway_checkpoints_total", result="written")
         await talk.until_chunk(6)
-        await eventually(
-            lambda: gateway.metric("visavis_gateway_checkpoints_total", result="written") > written, seconds=2
-        )
+        await eventually(lambda: gateway.metric("visavis_gateway_checkpoints_total", result="written") > written)
         talk.break_off()
         await talk.resume()
         await talk.end_audio()
@@ -94,9 +93,7 @@ async def test_a_store_that_comes_back_empty(redis_url: str) -> None:
             for stage in stages:
                 await stage.register(gateway.registry)
             session_id = ResumeToken.parse(talk.token).session_id
-            async with asyncio.timeout(5):
-                while not await gateway.redis.exists(f"visavis:{{{session_id}}}:right"):  # noqa: ASYNC110  # Redis
-                    await asyncio.sleep(0.02)
+            await eventually(lambda: gateway.redis.exists(f"visavis:{{{session_id}}}:right"))
             talk.break_off()
             await talk.resume()
             await talk.end_audio()
@@ -105,11 +102,18 @@ async def test_a_store_that_comes_back_empty(redis_url: str) -> None:
 
 
 async def test_checkpoints_are_bounded_and_expire(redis_url: str) -> None:
-    async with running_gateway(redis_url, None, HISTORY_CHUNKS="3", **QUICK) as gateway, recorded_talk(gateway) as talk:
+    # Their life begins anew with each: the next one may be late by as long as three of its intervals.
+    settings = {"HISTORY_CHUNKS": "3", "CHECKPOINT_CHUNKS": "1", "CHECKPOINT_SECONDS": "10"}
+    async with running_gateway(redis_url, None, **settings) as gateway, recorded_talk(gateway) as talk:
         await talk.speak(SPEECH)
         await talk.end_utterance()
         await talk.until("utterance_ended")
-        await asyncio.sleep(0.4)
+
+        async def last_is_written() -> bool:
+            state = await gateway.redis.get(f"visavis:{{{ResumeToken.parse(talk.token).session_id}}}:session")
+            return bool(json.loads(state or b"")["last_written"] == 8)
+
+        await eventually(last_is_written)
         kept = await gateway.redis.keys("visavis:*:made:*")
         assert len(kept) == len(await gateway.redis.keys("visavis:*:heard:*")) == 3
         for key in [
@@ -117,7 +121,7 @@ async def test_checkpoints_are_bounded_and_expire(redis_url: str) -> None:
             *await gateway.redis.keys("visavis:*:session"),
             *await gateway.redis.keys("visavis:*:right"),
         ]:
-            assert 30_000 < await gateway.redis.pttl(key) <= 30_300
+            assert 30_000 < await gateway.redis.pttl(key) <= 60_000
         await talk.interrupt(0)
         await talk.until("interrupted")
         await talk.end_audio()
@@ -134,7 +138,7 @@ async def test_without_checkpoints_of_chunks_the_last_one_has_them(redis_url: st
         await asyncio.sleep(0.2)
         assert await gateway.redis.keys("visavis:*:made:*") == []
         talk.break_off()
-        await eventually(lambda: gateway.runtime.slots.used_slots == 0, seconds=2)
+        await eventually(lambda: gateway.runtime.slots.used_slots == 0)
         assert len(await gateway.redis.keys("visavis:*:made:*")) >= 3
         await talk.resume()
         await talk.end_audio()
