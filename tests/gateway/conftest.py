@@ -1,4 +1,4 @@
-"""A Valkey server for the gateway's tests, empty at the start of each."""
+"""A Valkey server for the gateway's tests, empty at the start of each, and streams that stall when a test says so."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
+from tests.gateway.stalled_streams import StalledStreams
 from visavis.runtime.embedded_redis import EmbeddedRedis
 
 
@@ -21,3 +22,8 @@ def redis_url(valkey: EmbeddedRedis) -> str:
     with Redis.from_url(valkey.url) as client:
         client.flushall()
     return valkey.url
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> StalledStreams:
+    return StalledStreams(monkeypatch)

@@ -58,6 +58,8 @@ class Faults:
     """What a stage server does wrong, or slowly."""
 
     chunk_seconds: float = 0.0
+    turns: asyncio.Semaphore | None = None
+    """What a chunk waits for first; None: nothing."""
     full: bool = False
     dies_at_chunk: int = 0
     dies_at_portrait: bool = False
@@ -142,6 +144,7 @@ class StageServer:
     address: str = ""
     server: grpc.aio.Server | None = None
     draining: asyncio.Event = field(default_factory=asyncio.Event)
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
         self.server = grpc.aio.server(options=server_options())
@@ -303,6 +306,8 @@ class StageServer:
     async def _answer(self, session: Session, item: Any, write: Callable[[Any], Any]) -> None:
         index = item.header.chunk_index
         began = asyncio.get_running_loop().time()
+        if self.faults.turns is not None:
+            await self.faults.turns.acquire()
         await asyncio.sleep(self.faults.chunk_seconds)
         self.busy.append((index, began, asyncio.get_running_loop().time()))
         if index == self.faults.skips_at_chunk:
@@ -322,6 +327,7 @@ class StageServer:
             case "dies":
                 raise RuntimeError(SECRET)
             case "hangs":
+                self.hanging.set()
                 await asyncio.sleep(3600)
             case "closes":
                 session.closed = True

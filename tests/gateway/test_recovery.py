@@ -16,6 +16,7 @@ from tests.gateway.stage_servers import (
     GeneratorServer,
     StageServer,
 )
+from tests.gateway.stalled_streams import NEVER, StalledStreams
 from tests.gateway.strategies import noise_pcm
 from tests.gateway.talk_client import LIVE, MONO_16K, eventually
 from visavis.runtime.errors import StageUnavailable
@@ -23,7 +24,7 @@ from visavis.runtime.errors import StageUnavailable
 SPEECH = noise_pcm(MONO_16K, 7 * 15_360, 1)
 STAGES = ["audio_encoder", "generator", "decoder"]
 SERVERS: list[Callable[..., StageServer]] = [AudioEncoderServer, GeneratorServer, DecoderServer]
-QUICK = {"STAGE_STALL_SECONDS": "0.5", "RECOVERY_SECONDS": "5"}
+PATIENT = {"RECOVERY_SECONDS": "60"}
 
 
 def with_spare(number: int, **faults: object) -> tuple[list[StageServer], StageServer, StageServer]:
@@ -43,7 +44,7 @@ async def say(talk: RecordedTalk, pcm: bytes = SPEECH) -> None:
 
 
 async def nothing_is_held(gateway: GatewayUnderTest) -> None:
-    await eventually(lambda: not any(stage.sessions for stage in gateway.stages), seconds=2)
+    await eventually(lambda: not any(stage.sessions for stage in gateway.stages))
     assert gateway.runtime.slots.used_slots == 0
     assert gateway.metric("visavis_chunks_in_flight", stage="gateway") == 0
     assert await gateway.redis.keys("visavis:*:lease") == []
@@ -54,12 +55,16 @@ async def nothing_is_held(gateway: GatewayUnderTest) -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 5, 7])
 @pytest.mark.parametrize("fault", ["dies", "hangs", "closes", "skips"])
 @pytest.mark.parametrize("number", range(3), ids=STAGES)
-async def test_a_lost_stage_is_replaced_and_nobody_sees_it(redis_url: str, number: int, fault: str, chunk: int) -> None:
+async def test_a_lost_stage_is_replaced_and_nobody_sees_it(
+    redis_url: str, streams: StalledStreams, number: int, fault: str, chunk: int
+) -> None:
     stages, bad, good = with_spare(number)
-    async with running_gateway(redis_url, stages, **QUICK) as gateway:
+    async with running_gateway(redis_url, stages, **PATIENT, **NEVER) as gateway:
         wanted = await undisturbed_pictures(gateway, SPEECH)
         setattr(bad.faults, f"{fault}_at_chunk", chunk)
-        async with recorded_talk(gateway) as talk:
+        async with recorded_talk(gateway) as talk, asyncio.TaskGroup() as group:
+            if fault == "hangs":
+                group.create_task(streams.stall(bad))
             await say(talk)
             assert talk.pictures() == wanted
         assert good.configs[-1].HasField("resume")
@@ -69,14 +74,23 @@ async def test_a_lost_stage_is_replaced_and_nobody_sees_it(redis_url: str, numbe
 
 @pytest.mark.parametrize("answers", [1, 2, 3])
 @pytest.mark.parametrize("fault", ["dies", "hangs", "closes"])
-async def test_a_decoder_lost_between_pictures_of_a_chunk(redis_url: str, fault: str, answers: int) -> None:
+async def test_a_decoder_lost_between_pictures_of_a_chunk(
+    redis_url: str, streams: StalledStreams, fault: str, answers: int
+) -> None:
     stages, bad, good = with_spare(2)
-    async with running_gateway(redis_url, stages, **QUICK) as gateway:
+    async with running_gateway(redis_url, stages, **PATIENT, **NEVER) as gateway:
         wanted = await undisturbed_pictures(gateway, SPEECH)
         setattr(bad.faults, f"{fault}_at_chunk", 3)
         bad.faults.answers_before_fault = answers
         async with recorded_talk(gateway) as talk:
-            await say(talk)
+            await talk.speak(SPEECH)
+            await talk.end_audio()
+            if fault == "hangs":
+                while sum(segment.chunk_index == 3 for segment in talk.segments) < answers:
+                    await talk.next()
+                await streams.stall(bad)
+            await talk.finish()
+            talk.check()
             assert talk.pictures() == wanted
         # A stage that has answered everything owes nothing, so a hanging one is found at the next chunk.
         assert good.configs[-1].resume.skip_frames == {1: 10, 2: 20, 3: 0}[answers]
@@ -85,7 +99,7 @@ async def test_a_decoder_lost_between_pictures_of_a_chunk(redis_url: str, fault:
 @pytest.mark.parametrize("number", range(2), ids=STAGES[:2])
 async def test_a_stage_lost_right_behind_its_answer(redis_url: str, number: int) -> None:
     stages, bad, _ = with_spare(number)
-    async with running_gateway(redis_url, stages, **QUICK) as gateway:
+    async with running_gateway(redis_url, stages, **PATIENT) as gateway:
         wanted = await undisturbed_pictures(gateway, SPEECH)
         bad.faults.dies_at_chunk, bad.faults.answers_before_fault = 4, 1
         async with recorded_talk(gateway) as talk:
@@ -95,7 +109,7 @@ async def test_a_stage_lost_right_behind_its_answer(redis_url: str, number: int)
 
 async def test_all_three_stages_lost_at_once(redis_url: str) -> None:
     stages = [SERVERS[number](instance_id=str(instance)) for number in range(3) for instance in range(2)]
-    async with running_gateway(redis_url, stages, **QUICK) as gateway:
+    async with running_gateway(redis_url, stages, **PATIENT) as gateway:
         wanted = await undisturbed_pictures(gateway, SPEECH)
         for stage in stages:
             stage.faults.chunk_seconds = 0.05
@@ -112,7 +126,7 @@ async def test_all_three_stages_lost_at_once(redis_url: str) -> None:
 @pytest.mark.parametrize("number", range(3), ids=STAGES)
 async def test_a_stage_that_comes_back_in_time_is_used_again(redis_url: str, number: int) -> None:
     stages = one_of_each()
-    async with running_gateway(redis_url, stages, **QUICK) as gateway:
+    async with running_gateway(redis_url, stages, **PATIENT) as gateway:
         wanted = await undisturbed_pictures(gateway, SPEECH)
         stages[1].faults.chunk_seconds = 0.05
         async with recorded_talk(gateway) as talk:
@@ -142,7 +156,7 @@ async def test_without_another_instance_the_client_is_told_in_time_and_can_resum
             error = await talk.stream.failure()
             assert isinstance(error, StageUnavailable)
             assert error.message == "the stage generator failed; resume the session"
-            assert asyncio.get_running_loop().time() - began < 3
+            assert asyncio.get_running_loop().time() - began < 15, "not after the time that is usual"
             assert gateway.metric("visavis_gateway_recoveries_total", stage="generator", kind="failed") == 1
             for response in talk.stream.received[len(talk.history.received) :]:
                 if talk.progress.accept(response):
@@ -168,7 +182,7 @@ async def test_a_chunk_that_kills_every_instance_ends_the_session(redis_url: str
 async def test_one_session_that_recovers_leaves_the_others_alone(redis_url: str) -> None:
     stages, bad, _ = with_spare(1)
     async with (
-        running_gateway(redis_url, stages, **QUICK) as gateway,
+        running_gateway(redis_url, stages, **PATIENT) as gateway,
         recorded_talk(gateway) as one,
         recorded_talk(gateway) as two,
     ):
@@ -180,9 +194,9 @@ async def test_one_session_that_recovers_leaves_the_others_alone(redis_url: str)
 @pytest.mark.parametrize("number", range(3), ids=STAGES)
 async def test_a_lost_stage_of_a_silent_session_is_replaced_at_once(redis_url: str, number: int) -> None:
     stages, bad, good = with_spare(number)
-    async with running_gateway(redis_url, stages, **QUICK) as gateway, recorded_talk(gateway) as talk:
+    async with running_gateway(redis_url, stages, **PATIENT) as gateway, recorded_talk(gateway) as talk:
         await bad.stop()
-        await eventually(lambda: good.configs, seconds=2)
+        await eventually(lambda: good.configs)
         await say(talk)
 
 
@@ -190,14 +204,17 @@ async def test_a_lost_stage_of_a_silent_session_is_replaced_at_once(redis_url: s
 
 
 @pytest.mark.parametrize("number", range(3), ids=STAGES)
-async def test_an_interruption_while_a_stage_recovers(redis_url: str, number: int) -> None:
-    stages, bad, good = with_spare(number, hangs_at_chunk=3)
+async def test_an_interruption_while_a_stage_recovers(
+    redis_url: str, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    stages, bad, good = with_spare(number)
     answer = noise_pcm(MONO_16K, 2 * 15_360, 2)
-    async with running_gateway(redis_url, stages, **QUICK) as gateway, recorded_talk(gateway) as talk:
+    async with running_gateway(redis_url, stages, **PATIENT) as gateway, recorded_talk(gateway) as talk:
         good.faults.full = True
         await talk.speak(SPEECH)
-        await eventually(lambda: any(header.chunk_index == 3 for header in bad.headers), seconds=3)
-        await asyncio.sleep(0.7)
+        await talk.until_chunk(1)
+        await bad.stop()
+        await eventually(lambda: "stage failed" in caplog.messages)
         await talk.interrupt(15_360)
         assert (await talk.until("interrupted")).interrupted.last_chunk_index == 1
         good.faults.full = False
@@ -224,7 +241,7 @@ async def test_an_interruption_while_a_stage_recovers(redis_url: str, number: in
 @pytest.mark.parametrize("number", range(3), ids=STAGES)
 async def test_a_draining_instance_is_left_without_a_trace(redis_url: str, number: int, transfer: bool) -> None:
     stages, leaving, other = with_spare(number)
-    async with running_gateway(redis_url, stages, **QUICK) as gateway:
+    async with running_gateway(redis_url, stages, **PATIENT) as gateway:
         wanted = await undisturbed_pictures(gateway, SPEECH)
         for stage in stages:
             stage.faults.chunk_seconds = 0.05
@@ -233,7 +250,7 @@ async def test_a_draining_instance_is_left_without_a_trace(redis_url: str, numbe
             await talk.speak(SPEECH)
             await talk.until_chunk(2)
             await leaving.drain(gateway.registry)
-            await eventually(lambda: other.sessions and not leaving.sessions, seconds=3)
+            await eventually(lambda: other.sessions and not leaving.sessions)
             await talk.end_audio()
             await talk.finish()
             talk.check()
@@ -248,7 +265,7 @@ async def test_a_draining_instance_is_left_without_a_trace(redis_url: str, numbe
 @pytest.mark.parametrize("number", range(3), ids=STAGES)
 async def test_a_draining_instance_serves_on_until_there_is_another(redis_url: str, number: int) -> None:
     stages = one_of_each()
-    async with running_gateway(redis_url, stages, **QUICK) as gateway:
+    async with running_gateway(redis_url, stages, **PATIENT) as gateway:
         wanted = await undisturbed_pictures(gateway, SPEECH)
         for stage in stages:
             stage.faults.chunk_seconds = 0.1
@@ -257,7 +274,7 @@ async def test_a_draining_instance_serves_on_until_there_is_another(redis_url: s
             await talk.speak(SPEECH)
             await talk.until_chunk(3)
             await add_stage(other := SERVERS[number](instance_id="other"), gateway.runtime)
-            await eventually(lambda: other.sessions, seconds=3)
+            await eventually(lambda: other.sessions)
             await talk.end_audio()
             await talk.finish()
             talk.check()
@@ -273,12 +290,13 @@ async def test_a_drain_that_ends_too_early_has_failed_once(
     redis_url: str, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     stages = one_of_each()
-    async with running_gateway(redis_url, stages, **QUICK) as gateway:
+    async with running_gateway(redis_url, stages, **PATIENT) as gateway:
         wanted = await undisturbed_pictures(gateway, SPEECH)
         async with recorded_talk(gateway) as talk:
             await stages[number].drain(gateway.registry)
-            await eventually(lambda: caplog.messages.count("the session could not be moved") >= 3, seconds=5)
+            await eventually(lambda: caplog.messages.count("the session could not be moved") >= 3)
             await stages[number].stop()
+            await eventually(lambda: "stage failed" in caplog.messages)
             await add_stage(other := SERVERS[number](instance_id="other"), gateway.runtime)
             await say(talk)
             assert talk.pictures() == wanted
@@ -289,9 +307,9 @@ async def test_a_drain_that_ends_too_early_has_failed_once(
 
 async def test_a_silent_session_is_moved_too(redis_url: str) -> None:
     stages, leaving, other = with_spare(1)
-    async with running_gateway(redis_url, stages, **QUICK) as gateway, recorded_talk(gateway) as talk:
+    async with running_gateway(redis_url, stages, **PATIENT) as gateway, recorded_talk(gateway) as talk:
         await leaving.drain(gateway.registry)
-        await eventually(lambda: other.sessions and not leaving.sessions, seconds=3)
+        await eventually(lambda: other.sessions and not leaving.sessions)
         await say(talk)
 
 
@@ -299,7 +317,7 @@ async def test_a_live_session_lives_through_everything(redis_url: str) -> None:
     """Drains and losses in turn, with speech and interruptions between them."""
     stages = [SERVERS[number](instance_id=f"{instance}") for number in range(3) for instance in range(2)]
     async with (
-        running_gateway(redis_url, stages, **QUICK) as gateway,
+        running_gateway(redis_url, stages, **PATIENT) as gateway,
         recorded_talk(gateway, idle_behavior=LIVE) as talk,
     ):
         added: list[StageServer] = []
