@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 import grpc
 import pytest
 
+from gateway.mismatches import Mismatches
 from tests.gateway.gateway_harness import GatewayUnderTest, one_of_each, running_gateway
 from tests.gateway.stage_servers import SECRET, GeneratorServer
 from tests.gateway.strategies import noise_pcm
-from tests.gateway.talk_client import MONO_16K, eventually, open_stream, session_config, talking
+from tests.gateway.talk_client import LIMIT_SECONDS, MONO_16K, eventually, open_stream, session_config, talking
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.runtime.errors import (
     CapacityExhausted,
@@ -21,25 +23,40 @@ from visavis.runtime.errors import (
     StateStoreUnavailable,
     VisavisError,
 )
+from visavis.runtime.registry import HEARTBEATS_PER_EXPIRY
 from visavis.v1.talking_head_pb2 import TalkRequest
 
 SPEECH = noise_pcm(MONO_16K, 15_360, 1)
 STAGES = ["audio_encoder", "generator", "decoder"]
 
 
-async def refused_session(gateway: GatewayUnderTest, avatar_id: str, timeout: float = 3) -> VisavisError:
+async def refused_session(gateway: GatewayUnderTest, avatar_id: str, timeout: float = LIMIT_SECONDS) -> VisavisError:
     async with open_stream(gateway) as stream:
         await stream.send(TalkRequest(config=session_config(avatar_id)))
         return await stream.failure(timeout)
 
 
-async def settled_refusal(gateway: GatewayUnderTest, avatar_id: str) -> VisavisError:
-    """What is told for good, behind what may pass."""
-    async with asyncio.timeout(5):
-        while isinstance(error := await refused_session(gateway, avatar_id), StagesUnsettled):
+@dataclass
+class SettlingClock:
+    """The clock by which a mismatch settles."""
+
+    now: float = 0.0
+
+    async def settled_refusal(self, gateway: GatewayUnderTest, avatar_id: str) -> VisavisError:
+        """What is told for good, behind what may pass."""
+        error = await refused_session(gateway, avatar_id)
+        if isinstance(error, StagesUnsettled):
             assert error.retry_after_seconds == gateway.settings.service.heartbeat_seconds
-            await asyncio.sleep(0.02)
+            self.now += HEARTBEATS_PER_EXPIRY * gateway.settings.service.heartbeat_seconds
+            error = await refused_session(gateway, avatar_id)
         return error
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SettlingClock:
+    clock = SettlingClock()
+    monkeypatch.setattr("gateway.stages.Mismatches", lambda seconds: Mismatches(seconds, lambda: clock.now))
+    return clock
 
 
 # While opening --------------------------------------------------------------------------------------------------------
@@ -51,11 +68,11 @@ async def test_a_full_stage_is_an_answer_at_once(redis_url: str, number: int) ->
     async with running_gateway(redis_url, stages) as gateway:
         avatar_id = await gateway.register_avatar()
         stages[number].faults.full = True
-        error = await refused_session(gateway, avatar_id, timeout=1)
+        error = await refused_session(gateway, avatar_id, timeout=20)
         assert isinstance(error, CapacityExhausted)
         assert error.retry_after_seconds == 1.5
         assert STAGES[number] in error.message
-        await eventually(lambda: not any(stage.sessions for stage in stages), seconds=1)
+        await eventually(lambda: not any(stage.sessions for stage in stages))
 
 
 async def test_a_full_instance_sends_the_session_to_the_next(redis_url: str) -> None:
@@ -110,26 +127,28 @@ async def test_a_stage_that_is_down_is_named_and_nothing_else(redis_url: str, nu
 
 
 @pytest.mark.parametrize("number", range(3), ids=STAGES)
-async def test_stages_of_different_models_do_not_serve_together(redis_url: str, number: int) -> None:
+async def test_stages_of_different_models_do_not_serve_together(
+    redis_url: str, clock: SettlingClock, number: int
+) -> None:
     stages = one_of_each()
     async with running_gateway(redis_url, stages) as gateway:
         avatar_id = await gateway.register_avatar()
         # Restarted with another model behind the back of its last heartbeat.
         stages[number].faults.fingerprint = "cd" * 32
-        assert isinstance(await settled_refusal(gateway, avatar_id), ModelMismatch)
+        assert isinstance(await clock.settled_refusal(gateway, avatar_id), ModelMismatch)
         await stages[number].register(gateway.registry, model_fingerprint="cd" * 32)
-        assert isinstance(await settled_refusal(gateway, avatar_id), ModelMismatch)
-        await eventually(lambda: not any(stage.sessions for stage in stages), seconds=1)
+        assert isinstance(await clock.settled_refusal(gateway, avatar_id), ModelMismatch)
+        await eventually(lambda: not any(stage.sessions for stage in stages))
 
 
-async def test_an_avatar_of_another_model_is_refused(redis_url: str) -> None:
+async def test_an_avatar_of_another_model_is_refused(redis_url: str, clock: SettlingClock) -> None:
     stages = one_of_each()
     async with running_gateway(redis_url, stages) as gateway:
         avatar_id = await gateway.register_avatar()
         for stage in stages:
             stage.faults.fingerprint = "cd" * 32
             await stage.register(gateway.registry, model_fingerprint="cd" * 32)
-        error = await settled_refusal(gateway, avatar_id)
+        error = await clock.settled_refusal(gateway, avatar_id)
         assert isinstance(error, ModelMismatch)
         assert "register it again" in error.message
 
@@ -158,12 +177,12 @@ async def test_a_stage_that_fails_again_and_again_ends_its_session_and_frees_the
         talking(gateway) as stream,
     ):
         await stream.speak(SPEECH * 4)
-        error = await stream.failure(timeout=10)
+        error = await stream.failure()
         assert isinstance(error, StageUnavailable)
         assert error.code is grpc.StatusCode.UNAVAILABLE
         assert error.message == f"the stage {STAGES[number]} failed; resume the session"
         assert SECRET not in error.message
-        await eventually(lambda: not any(stage.sessions for stage in stages), seconds=1)
+        await eventually(lambda: not any(stage.sessions for stage in stages))
         assert gateway.runtime.slots.used_slots == 0
         assert "stage failed" in caplog.text
         assert [kind for kind in stream.kinds if kind != "segment"] == ["started"]
@@ -174,7 +193,7 @@ async def test_a_stage_that_goes_away_is_noticed_by_a_silent_session(redis_url: 
     stages = one_of_each()
     async with running_gateway(redis_url, stages, RECOVERY_SECONDS="0.3") as gateway, talking(gateway) as stream:
         await stages[number].stop()
-        assert isinstance(await stream.failure(timeout=5), StageUnavailable)
+        assert isinstance(await stream.failure(), StageUnavailable)
         assert gateway.runtime.slots.used_slots == 0
 
 
@@ -198,14 +217,14 @@ async def test_draining_refuses_new_sessions_and_cuts_off_those_that_stay(redis_
         await stream.speak(SPEECH * 2)
         await stream.until("segment")
         gateway.runtime.slots.evict_all(Draining("shutting down", 0))
-        assert isinstance(await stream.failure(timeout=1), Draining)
+        assert isinstance(await stream.failure(), Draining)
 
 
 # Redis ----------------------------------------------------------------------------------------------------------------
 
 
 async def test_without_redis_calls_get_unavailable() -> None:
-    async with running_gateway("redis://127.0.0.1:1/0", [], REDIS_TIMEOUT_SECONDS="0.5") as gateway:
+    async with running_gateway("redis://127.0.0.1:1/0", []) as gateway:
         error = await refused_session(gateway, "a")
         assert isinstance(error, StateStoreUnavailable)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -216,7 +235,7 @@ async def test_without_redis_calls_get_unavailable() -> None:
 async def test_a_running_session_outlives_redis() -> None:
     with EmbeddedRedis() as redis:
         async with (
-            running_gateway(redis.url, CHECKPOINT_SECONDS="0.05", REDIS_TIMEOUT_SECONDS="0.5") as gateway,
+            running_gateway(redis.url, CHECKPOINT_SECONDS="0.05") as gateway,
             talking(gateway) as stream,
         ):
             await stream.speak(SPEECH * 2)
