@@ -87,12 +87,13 @@ async def test_a_live_face_shuts_its_mouth_and_lives_on(redis_url: str) -> None:
     stages[1].faults.chunk_seconds = 0.1
     async with running_gateway(redis_url, stages) as gateway, recorded_talk(gateway, idle_behavior=LIVE) as talk:
         await talk.speak(SPEECH)
-        await talk.until_chunk(1)
+        # Seven chunks are nearly 7 s to show; they came in 1 s.
+        await talk.until_chunk(7)
         await talk.interrupt(CHUNK // 2)
         await talk.until("interrupted")
         began = asyncio.get_running_loop().time()
         await talk.until("segment")
-        assert asyncio.get_running_loop().time() - began < 0.6, "not after the pause that idle chunks keep"
+        assert asyncio.get_running_loop().time() - began < 4, "not when what was dropped would have been shown"
         assert talk.segments[-1].idle
         assert talk.segments[-1].chunk_index == 2
         await talk.end_audio()
@@ -101,14 +102,20 @@ async def test_a_live_face_shuts_its_mouth_and_lives_on(redis_url: str) -> None:
 
 
 async def test_an_interruption_is_read_behind_a_minute_of_speech(redis_url: str) -> None:
-    async with running_gateway(redis_url) as gateway, recorded_talk(gateway) as talk:
+    stages = one_of_each()
+    stages[1].faults.chunk_seconds = 3600
+    async with (
+        running_gateway(redis_url, stages, STAGE_STALL_SECONDS="3600") as gateway,
+        recorded_talk(gateway) as talk,
+    ):
         for _ in range(8):
             await talk.speak(SPEECH)
         assert len(talk.history.sent_pcm) / 32_000 > 60
-        began = asyncio.get_running_loop().time()
         await talk.interrupt()
         await talk.until("interrupted")
-        assert asyncio.get_running_loop().time() - began < 1.0
+        assert talk.segments == [], "not behind the first chunk of it"
+        stages[1].faults.chunk_seconds = 0
+        await talk.speak(ANSWER)
         await talk.end_audio()
         await talk.finish()
         talk.check()
