@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 import pytest
-from PIL import Image
 
 from tests.gateway.gateway_harness import CONSENT, GatewayUnderTest, running_gateway
+from tests.gateway.noise_portrait import noise_portrait
 from tests.gateway.strategies import noise_pcm
-from tests.gateway.talk_client import LIVE, MONO_16K, frames_of, talking
+from tests.gateway.talk_client import LIVE, MONO_16K, eventually, frames_of, talking
 from tests.services.service_process import service_process
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.v1 import media_pb2
@@ -23,6 +22,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 RAW = VideoFormat(codec=media_pb2.VIDEO_CODEC_RAW_RGB)
 SPEECH = noise_pcm(MONO_16K, 40_000, 5)
+SETTINGS = {"VISAVIS_SLOTS": "2", "VISAVIS_HEARTBEAT_SECONDS": "120", "VISAVIS_REDIS_TIMEOUT_SECONDS": "30"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def services() -> Iterator[str]:
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
         for stage in ("audio_encoder", "generator", "decoder"):
-            stack.enter_context(service_process(f"services.{stage}", redis.url, VISAVIS_SLOTS="2"))
+            stack.enter_context(service_process(f"services.{stage}", redis.url, **SETTINGS))
         yield redis.url
 
 
@@ -43,15 +43,13 @@ async def gateway(services: str) -> AsyncIterator[GatewayUnderTest]:
 
 @pytest.fixture
 async def avatar_id(gateway: GatewayUnderTest) -> str:
-    picture = io.BytesIO()
-    Image.effect_noise((96, 80), 60).convert("RGB").save(picture, "JPEG")
-    request = RegisterAvatarRequest(portrait=picture.getvalue(), consent=CONSENT)
+    request = RegisterAvatarRequest(portrait=noise_portrait(), consent=CONSENT)
     return (await gateway.stub.RegisterAvatar(request)).avatar.avatar_id
 
 
-async def sessions_in_stages(gateway: GatewayUnderTest) -> int:
+async def used_in_stages(gateway: GatewayUnderTest, sessions: int) -> bool:
     found = [await gateway.registry.list_instances(stage) for stage in ("audio_encoder", "generator", "decoder")]
-    return sum(instance.used_slots for instances in found for instance in instances)
+    return sum(instance.used_slots for instances in found for instance in instances) == sessions
 
 
 async def test_the_same_speech_gives_the_same_raw_frames(gateway: GatewayUnderTest, avatar_id: str) -> None:
@@ -61,7 +59,7 @@ async def test_the_same_speech_gives_the_same_raw_frames(gateway: GatewayUnderTe
             started = stream.received[0].started
             await stream.speak(SPEECH, block_bytes)
             await stream.end_audio()
-            await stream.rest(timeout=60)
+            await stream.rest()
             runs.append(frames_of(stream.segments))
             assert b"".join(segment.pcm for segment in stream.segments).startswith(SPEECH)
     assert len(runs[0]) == 72
@@ -73,24 +71,22 @@ async def test_the_same_speech_gives_the_same_raw_frames(gateway: GatewayUnderTe
 async def test_an_interrupted_session_goes_on(gateway: GatewayUnderTest, avatar_id: str) -> None:
     async with talking(gateway, avatar_id=avatar_id) as stream:
         await stream.speak(noise_pcm(MONO_16K, 10 * 15_360, 1))
-        await stream.until("segment", timeout=30)
-        began = asyncio.get_running_loop().time()
+        await stream.until("segment")
         await stream.interrupt()
         await stream.until("interrupted")
-        assert asyncio.get_running_loop().time() - began < 0.1
         await stream.speak(SPEECH)
         await stream.end_audio()
         heard = len(stream.segments)
-        await stream.rest(timeout=60)
+        await stream.rest()
     assert {segment.epoch for segment in stream.segments[heard:]} == {2}
 
 
 async def test_a_live_face_lives_and_then_speaks(gateway: GatewayUnderTest, avatar_id: str) -> None:
     async with talking(gateway, avatar_id=avatar_id, idle_behavior=LIVE) as stream:
-        await stream.until("segment", timeout=30)
+        await stream.until("segment")
         await stream.speak(SPEECH)
         await stream.end_audio()
-        await stream.rest(timeout=60)
+        await stream.rest()
     kinds = [segment.idle for segment in stream.segments]
     assert kinds[0]
     assert kinds == sorted(kinds, reverse=True)
@@ -105,17 +101,16 @@ async def test_two_sessions_share_the_services(gateway: GatewayUnderTest, avatar
         for stream in (one, two):
             await stream.speak(SPEECH)
             await stream.end_audio()
-        await asyncio.gather(one.rest(timeout=60), two.rest(timeout=60))
+        await asyncio.gather(one.rest(), two.rest())
     assert len(frames_of(one.segments)) == len(frames_of(two.segments)) == 72
     assert frames_of(one.segments) != frames_of(two.segments)
 
 
-async def test_a_vanished_client_frees_every_slot_within_a_second(gateway: GatewayUnderTest, avatar_id: str) -> None:
+async def test_a_vanished_client_frees_every_slot_at_once(gateway: GatewayUnderTest, avatar_id: str) -> None:
+    """Services say so before their next heartbeat, which may be two minutes away."""
     async with talking(gateway, avatar_id=avatar_id) as stream:
         await stream.speak(SPEECH * 4)
-        await stream.until("segment", timeout=30)
-        assert await sessions_in_stages(gateway) == 3
+        await stream.until("segment")
+        await eventually(lambda: used_in_stages(gateway, 3))
         stream.call.cancel()
-        async with asyncio.timeout(1):
-            while await sessions_in_stages(gateway):  # noqa: ASYNC110  # other processes, which tell nobody
-                await asyncio.sleep(0.02)
+        await eventually(lambda: used_in_stages(gateway, 0))
