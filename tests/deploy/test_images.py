@@ -154,7 +154,7 @@ def test_what_the_image_holds_is_enough_to_serve(role: str, library: Path, redis
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, log.read_text()
-        for command in (["health", json.loads(line)["health"]], ["model", "--help"]):
+        for command in (["health", json.loads(line)["health"], "--seconds", "60"], ["model", "--help"]):
             visavis = [
                 sys.executable,
                 "-c",
@@ -164,7 +164,7 @@ def test_what_the_image_holds_is_enough_to_serve(role: str, library: Path, redis
             done = subprocess.run(visavis, cwd=app, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=200) == 0
     assert sorted(path for path in app.rglob("*") if path.suffix == ".pyc") == []
 
 

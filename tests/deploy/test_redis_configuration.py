@@ -16,6 +16,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from gateway.avatar_store import AvatarStore
 from tests.deploy.containers import containers
+from tests.reserved_port import reserved_port
 from tools.kustomize import REPOSITORY
 from visavis.runtime.embedded_redis import server_program
 from visavis.runtime.leases import LeaseStore
@@ -53,21 +54,19 @@ def documented_users() -> str:
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("redis")
     (folder / "users.acl").write_text(documented_users())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = int(probe.getsockname()[1])
-    text = (COMPONENT / "valkey.conf").read_text()
-    for theirs, ours in (("/etc/valkey/acl", folder), ("/data", folder), ("port 6379", f"port {free}")):
-        assert theirs in text
-        text = text.replace(theirs, str(ours))
-    (folder / "valkey.conf").write_text(text)
-    command = [str(server_program()), str(folder / "valkey.conf"), "--bind", "127.0.0.1"]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        try:
-            wait_for(free, server, folder / "log")
-            yield free
-        finally:
-            server.terminate()
+    with reserved_port() as free:
+        text = (COMPONENT / "valkey.conf").read_text()
+        for theirs, ours in (("/etc/valkey/acl", folder), ("/data", folder), ("port 6379", f"port {free}")):
+            assert theirs in text
+            text = text.replace(theirs, str(ours))
+        (folder / "valkey.conf").write_text(text)
+        command = [str(server_program()), str(folder / "valkey.conf"), "--bind", "127.0.0.1"]
+        with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+            try:
+                wait_for(free, server, folder / "log")
+                yield free
+            finally:
+                server.terminate()
 
 
 def wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -85,17 +84,17 @@ def client(port: int, user: str, password: str) -> Redis:
 
 
 async def test_the_services_user_may_do_what_the_services_do(port: int) -> None:
-    redis = connect_redis(RedisSettings(f"redis://visavis:secret@127.0.0.1:{port}/0", 5.0))
+    redis = connect_redis(RedisSettings(f"redis://visavis:secret@127.0.0.1:{port}/0", 60.0))
     try:
-        registry = Registry(redis, heartbeat_seconds=1.0, timeout_seconds=5.0)
+        registry = Registry(redis, heartbeat_seconds=60.0, timeout_seconds=60.0)
         await registry.heartbeat(INSTANCE)
         assert await registry.list_instances("generator") == [INSTANCE]
         await registry.remove("generator", "a")
-        leases = LeaseStore(redis, lease_seconds=5.0, timeout_seconds=5.0)
+        leases = LeaseStore(redis, lease_seconds=60.0, timeout_seconds=60.0)
         lease = await leases.claim("s1", "a")
         await leases.renew(lease)
         await leases.release(lease)
-        avatars = AvatarStore(redis, timeout_seconds=5.0)
+        avatars = AvatarStore(redis, timeout_seconds=60.0)
         assert (await avatars.list_page(10, "")).avatars == []
     finally:
         await redis.aclose()

@@ -6,7 +6,6 @@ import errno
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.reserved_port import reserved_port
 from tests.training.line_task import LineTask, line_phase, line_plan
 from visavis.training.checkpoint_folder import CheckpointFolder
 from visavis.training.errors import TrainingError
@@ -203,6 +203,7 @@ def test_a_broken_checkpoint_is_passed_over(run: Run, damage: Callable[[bytes], 
         run.train()
 
 
+@pytest.mark.timeout(300)
 def test_a_kill_in_the_middle_of_a_checkpoint_loses_nothing_before_it(run: Run) -> None:
     script = textwrap.dedent("""
         import os, signal, sys
@@ -214,7 +215,7 @@ def test_a_kill_in_the_middle_of_a_checkpoint_loses_nothing_before_it(run: Run) 
         os.fsync = lambda _descriptor: os.kill(os.getpid(), signal.SIGKILL)
         run.train(Limits(3, None))
     """)
-    child = subprocess.run([sys.executable, "-c", script, run.folder], timeout=100, cwd=Path(__file__).parents[2])
+    child = subprocess.run([sys.executable, "-c", script, run.folder], timeout=250, cwd=Path(__file__).parents[2])
     assert child.returncode == -signal.SIGKILL
     assert [path.name for path in sorted((run.folder / "checkpoints").iterdir())] == [
         "step-00000003.pt",
@@ -243,23 +244,21 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         assert run.train(NO_LIMITS).finished
         torch.save((run.task.model.state_dict(), run.losses), Path(sys.argv[1]) / f"{os.environ['RANK']}.pt")
     """)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, tmp_path],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [child.wait(250) for child in children] == [0, 0]
-    finally:
-        for child in children:
-            child.kill()
+    with reserved_port() as port:
+        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, tmp_path],
+                cwd=Path(__file__).parents[2],
+                env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank), "ACCELERATE_USE_CPU": "true"},
+            )
+            for rank in range(2)
+        ]
+        try:
+            assert [child.wait(250) for child in children] == [0, 0]
+        finally:
+            for child in children:
+                child.kill()
     (weights, losses), (other_weights, other_losses) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert losses != other_losses  # each has batches of its own
     assert all(torch.equal(value, other_weights[name]) for name, value in weights.items())
