@@ -4,8 +4,9 @@ import asyncio
 from typing import Any, cast
 
 import grpc
+import pytest
 
-from visavis.client.errors import ServerUnavailable
+from visavis.client.errors import ServerUnavailable, SessionClosed
 from visavis.client.records import SessionStart
 from visavis.client.resumable_stream import ResumableStream
 from visavis.client.talk_stream import TalkStream
@@ -74,3 +75,22 @@ async def test_a_stream_that_breaks_while_speech_is_sent_again_and_takes_it_all_
         assert (await receiving).HasField("resumed")
         assert (await resumable.receive()).HasField("ended")
     await resumable.close()
+
+
+async def test_closing_while_a_stream_is_resumed_tells_the_reader() -> None:
+    reopening = asyncio.Event()
+
+    async def reopen(request: TalkRequest) -> tuple[TalkStream, TalkResponse]:
+        reopening.set()
+        await asyncio.Event().wait()
+        raise AssertionError("it never comes back")
+
+    first: Any = HandMadeStream()
+    resumable = ResumableStream(first, SessionStart.from_message(STARTED), 2, reopen)
+    first.responses.put_nowait(BROKEN)
+    receiving = asyncio.create_task(resumable.receive())
+    async with asyncio.timeout(60):
+        await reopening.wait()
+        await resumable.close()
+        with pytest.raises(SessionClosed):
+            await receiving

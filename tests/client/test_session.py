@@ -131,6 +131,23 @@ async def test_a_cancelled_sender_leaves_the_session_open(client: VisavisClient)
             pytest.fail("the session ended")
 
 
+async def test_opening_can_be_given_up_at_any_moment(client: VisavisClient) -> None:
+    """Also while the first request is on its way: a swallowed cancellation would wait for an answer for ever."""
+    for steps in range(12):
+
+        async def open_session() -> None:
+            async with client.talk("known", audio_format=MONO, video_format=RAW):
+                pass
+
+        opening = asyncio.create_task(open_session())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        opening.cancel()
+        async with asyncio.timeout(60):
+            await asyncio.wait([opening])
+        assert opening.cancelled() or opening.exception() is None, "given up, or open just before"
+
+
 async def test_a_failing_source_of_speech_is_raised_to_the_reader(client: VisavisClient) -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield ramp(100)

@@ -129,6 +129,10 @@ class ResumableStream:
             self._failure = final
             self._tell_change()
             raise
+        except asyncio.CancelledError:
+            self._failure = SessionClosed("the session was closed")
+            self._tell_change()
+            raise
 
     async def _resume(self, error: ClientError) -> talking_head_pb2.SessionResumed:
         """Open streams until one goes on with the session. Raises `error` where none does."""

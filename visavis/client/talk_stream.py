@@ -37,7 +37,10 @@ class TalkStream:
         self._reading: asyncio.Task[talking_head_pb2.TalkResponse] | None = None
 
     async def write(self, request: talking_head_pb2.TalkRequest) -> None:
-        """Send one request, waiting while the server does not read; `end_of_audio` is the last. Never cancel it."""
+        """Send one request, waiting while the server does not read; `end_of_audio` is the last.
+
+        Who cancels it has given the whole stream up.
+        """
         try:
             await self._call.write(request)
             if request.HasField("end_of_audio"):
@@ -45,6 +48,8 @@ class TalkStream:
         except (asyncio.InvalidStateError, grpc.aio.UsageError, grpc.aio.AioRpcError) as error:
             raise self._failure() from error
         except asyncio.CancelledError as error:
+            if _is_given_up():
+                raise
             raise SessionClosed("the session was closed") from error
 
     async def read(self) -> talking_head_pb2.TalkResponse:
@@ -86,6 +91,12 @@ class TalkStream:
         if self._closed and status.code is grpc.StatusCode.CANCELLED:
             return SessionClosed("the session was closed")
         return error_from_status(status.code, status.message, read_status_details(status.trailing_metadata))
+
+
+def _is_given_up() -> bool:
+    """Whether it is the caller who is cancelled; grpc.aio raises the same where the call is."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def stream_was_broken(error: ClientError) -> bool:
