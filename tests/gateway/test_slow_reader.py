@@ -44,6 +44,8 @@ async def test_it_gets_the_newest_chunk_and_is_told_what_it_lost(redis_url: str,
         while behind.chunk_index <= dropped.last_chunk_index:
             behind = (await talk.until("segment")).segment
         assert behind.frames[0].key_frame, "it can be shown without what was dropped"
+        # A chunk that was not with the decoder when others were dropped.
+        await talk.speak(SPEECH[:30_720])
         await talk.end_audio()
         await talk.finish()
         talk.check()
