@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import threading
 import time
 from collections import Counter
@@ -59,11 +60,12 @@ class RedisMonitor:
 
     def __init__(self, url: str) -> None:
         self.commands: list[SentCommand] = []
-        self._client = redis.Redis.from_url(url)
+        # The next command may come at any time.
+        self._client = redis.Redis.from_url(url, socket_timeout=None)
         self._connection: Any = self._client.connection_pool.get_connection()
         self._wall_offset = time.monotonic() - time.time()
         self._thread = threading.Thread(target=self._read, name="visavis-monitor", daemon=True)
-        self._closing = False
+        self._end = secrets.token_hex(8).encode()
 
     def __enter__(self) -> Self:
         self._connection.send_command("MONITOR")
@@ -74,21 +76,23 @@ class RedisMonitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._closing = True
-        self._client.ping()  # another connection's: wakes the reader up
+        self._client.echo(self._end)  # the reader ends there, with all that was sent before
         self._thread.join()
         self._connection.disconnect()
         self._client.close()
 
     def _read(self) -> None:
-        while not self._closing and len(self.commands) < MAX_KEPT:
+        while len(self.commands) < MAX_KEPT:
             try:
                 line = self._connection.read_response(disable_decoding=True)
             except (RedisConnectionError, OSError):
                 return
             command = parse_monitor_line(line, self._wall_offset) if isinstance(line, bytes) else None
-            if command is not None:
-                self.commands.append(command)
+            if command is None:
+                continue
+            if command.words[-1] == self._end:
+                return
+            self.commands.append(command)
 
 
 def _unescape(found: re.Match[bytes]) -> bytes:
