@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from prometheus_client.parser import text_string_to_metric_families
 
-FETCH_SECONDS: Final = 2.0
+FETCH_SECONDS: Final = 10.0
 PREFIX: Final = "visavis_"
 ALSO: Final = ("process_cpu_seconds_total", "process_resident_memory_bytes")
 
