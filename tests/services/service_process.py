@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import psutil
 
+from tests.patience import PATIENCE_SECONDS
 from visavis.runtime.channels import channel_options
 from visavis.runtime.errors import VisavisError, error_from_rpc
 
@@ -53,6 +54,9 @@ def service_process(module: str, redis_url: str, **settings: str) -> Iterator[Se
         "VISAVIS_LISTEN_ADDRESS": "127.0.0.1:0",
         "VISAVIS_REDIS_URL": redis_url,
         "VISAVIS_DRAIN_SECONDS": "1",
+        "VISAVIS_REDIS_TIMEOUT_SECONDS": str(PATIENCE_SECONDS),
+        "VISAVIS_CONFIG_TIMEOUT_SECONDS": str(PATIENCE_SECONDS),
+        "VISAVIS_WORKER_SILENCE_SECONDS": str(PATIENCE_SECONDS),
         "VISAVIS_LOG_LEVEL": "WARNING",
         **settings,
     }
@@ -67,7 +71,7 @@ def service_process(module: str, redis_url: str, **settings: str) -> Iterator[Se
     finally:
         popen.send_signal(signal.SIGTERM)
         try:
-            popen.wait(timeout=20)
+            popen.wait(timeout=2 * PATIENCE_SECONDS)
         finally:
             popen.kill()
             popen.wait()

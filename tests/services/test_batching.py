@@ -37,7 +37,8 @@ class Stage:
         engines: dict[str, Any] = {
             "audio_encoder": lambda: AudioEncoderEngine(audio_encoder_settings(max_batch=4)),
             "generator": lambda: GeneratorEngine(generator_settings(max_batch=4)),
-            "decoder": lambda: DecoderEngine(decoder_settings(max_batch=4)),
+            # Its encoders have room for all chunks of four sessions: who shares a pass is not for them to say.
+            "decoder": lambda: DecoderEngine(decoder_settings(encoding_threads=8, max_batch=4)),
         }
         self.name = name
         self.engine = engines[name]()

@@ -43,9 +43,10 @@ class Session:
         ready: Any = self.engine.open(self.id, self.stage.config(self.id, resume))
         return int(ready.replay_chunks)
 
-    def submit(self) -> None:
+    def submit(self, arrival_seconds: float | None = None) -> None:
         self.stands.append((self.epoch, len(self.stands) + 1))
-        self.engine.submit(self.id, self.stage.item(self.stands[-1]), time.monotonic())
+        arrival_seconds = time.monotonic() if arrival_seconds is None else arrival_seconds
+        self.engine.submit(self.id, self.stage.item(self.stands[-1]), arrival_seconds)
 
     def step(self, steps: int) -> None:
         for _ in range(steps):
@@ -166,10 +167,11 @@ def test_a_rebuild_does_not_hold_up_what_is_due(stage: StageUnderTest) -> None:
     urgent.submit()
     owners = [owner for owner, _ in run_dry(session.engine)]
     assert set(owners) == {urgent.id}
-    session.submit()  # due half a second later than
+    now = time.monotonic()
+    session.submit(now)  # due half a second later than
     overtaking = stage.item((1, 2))
     overtaking.header.time_to_deadline.FromMilliseconds(10)
-    session.engine.submit(urgent.id, overtaking, time.monotonic())
+    session.engine.submit(urgent.id, overtaking, now)
     owners = [owner for owner, _ in run_dry(session.engine)]
     assert owners == sorted(owners, key=lambda owner: owner != urgent.id)
     for one in (session, urgent):

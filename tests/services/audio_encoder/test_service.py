@@ -7,6 +7,7 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.audio_encoder.engine import AudioEncoderEngine
+from tests.patience import PATIENCE_SECONDS
 from tests.services.audio_encoder.messages import chunk_of, clip
 from tests.services.service_process import ServiceProcess, StageStream, service_process
 from tests.services.tiny_settings import audio_encoder_settings
@@ -94,7 +95,7 @@ async def test_a_third_session_is_refused_at_once_and_a_vanished_client_makes_ro
                     await third.receive()
                 assert caught.value.retry_after_seconds > 0
         # The second client has gone in the middle of a chunk.
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert len(await encode_when_free(stub)) == 3
 
 
@@ -110,7 +111,7 @@ async def test_the_service_says_serving(service: ServiceProcess) -> None:
     async with service.channel() as channel:
         health = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service="visavis.v1.AudioEncoderService")
-        answer = await health.Check(request, timeout=5)  # type: ignore[attr-defined]
+        answer = await health.Check(request, timeout=PATIENCE_SECONDS)  # type: ignore[attr-defined]
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -133,7 +134,7 @@ async def test_a_lost_worker_ends_the_service(valkey: EmbeddedRedis) -> None:
                 doomed.worker().kill()
                 with pytest.raises(WorkerLost):
                     await stream.receive()
-        assert await asyncio.to_thread(doomed.popen.wait, 20) == 1
+        assert await asyncio.to_thread(doomed.popen.wait, 2 * PATIENCE_SECONDS) == 1
 
 
 def test_wrong_settings_are_named(valkey: EmbeddedRedis) -> None:

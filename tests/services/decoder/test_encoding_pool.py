@@ -4,6 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from services.decoder.encoding_pool import EncodingPool
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def pool() -> EncodingPool[str]:
 
 def held(gate: threading.Event, result: str) -> Callable[[], str]:
     def job() -> str:
-        assert gate.wait(10)
+        assert gate.wait(PATIENCE_SECONDS)
         return result
 
     return job
@@ -22,7 +23,7 @@ def held(gate: threading.Event, result: str) -> Callable[[], str]:
 def collected(pool: EncodingPool[str], count: int) -> list[str]:
     results: list[str] = []
     while len(results) < count:
-        results += [future.result() for _, future in pool.collect(timeout_seconds=10)]
+        results += [future.result() for _, future in pool.collect(timeout_seconds=PATIENCE_SECONDS)]
     return results
 
 
@@ -74,7 +75,7 @@ def test_an_encoder_that_fails_is_seen_by_the_collector(pool: EncodingPool[str])
 
     pool.open("one")
     pool.submit("one", broken)
-    ((session_id, future),) = pool.collect(timeout_seconds=10)
+    ((session_id, future),) = pool.collect(timeout_seconds=PATIENCE_SECONDS)
     assert session_id == "one"
     assert isinstance(future.exception(), RuntimeError)
     pool.shut_down()

@@ -55,10 +55,11 @@ def decode(
     chunks: int = 2,
     seed: int = 100,
 ) -> list[SessionOutput]:
-    """One session from its start to its end."""
+    """One session from its start to its end; its chunks arrive at the same instant."""
     engine.open("a", config(portrait_latent, "a", video_format))
+    arrival = time.monotonic()
     for index in range(1, chunks + 1):
-        engine.submit("a", video(portrait_latent, index, seed), time.monotonic())
+        engine.submit("a", video(portrait_latent, index, seed), arrival)
     outputs = run_dry(engine)
     engine.close("a")
     return outputs
@@ -148,8 +149,9 @@ def test_a_new_epoch_starts_with_a_key_frame(engine: DecoderEngine, portrait_lat
 def test_the_chunk_due_first_is_decoded_first(engine: DecoderEngine, portrait_latent: tensor_pb2.Tensor) -> None:
     for name in ("a", "b"):
         engine.open(name, config(portrait_latent, name))
-    engine.submit("a", video(portrait_latent, 1, 100, seconds_left=0.9), time.monotonic())
-    engine.submit("b", video(portrait_latent, 1, 200, seconds_left=0.1), time.monotonic())
+    arrival = time.monotonic()
+    engine.submit("a", video(portrait_latent, 1, 100, seconds_left=0.9), arrival)
+    engine.submit("b", video(portrait_latent, 1, 200, seconds_left=0.1), arrival)
     first, _ = run_dry(engine)[0]
     assert first == "b"
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from services.decoder.engine import DecoderEngine
+from tests.patience import PATIENCE_SECONDS
 from tests.services.decoder.h264_reader import decoded_h264
 from tests.services.decoder.messages import H264, JPEG, RAW, SIZE, config, raw_pictures, video
 from tests.services.decoder.patterns import halved, psnr_db
@@ -19,7 +20,7 @@ from visavis.models.tensors import tensor_from_message
 from visavis.runtime.embedded_redis import EmbeddedRedis
 from visavis.runtime.errors import CapacityExhausted, InvalidInput, VisavisError, error_from_rpc
 from visavis.runtime.redis_connection import connect_redis
-from visavis.runtime.registry import Registry
+from visavis.runtime.registry import Registry, StageInstance
 from visavis.runtime.settings import RedisSettings
 from visavis.v1 import decoder_pb2, media_pb2, tensor_pb2
 from visavis.v1.decoder_pb2_grpc import DecoderServiceStub
@@ -153,7 +154,7 @@ async def test_clients_that_vanish_in_the_middle_of_a_chunk_make_room(stub: Deco
         assert isinstance(await refusal(stub, config_request("late")), CapacityExhausted)
         for stream in calls:
             await stream.__aexit__()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert len(await decode_when_free(stub)) == 48
 
 
@@ -168,7 +169,7 @@ async def decode_when_free(stub: DecoderServiceStub) -> list[media_pb2.Frame]:
 async def test_a_portrait_becomes_a_latent_that_a_session_takes(stub: DecoderServiceStub) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (400, 300), (200, 150, 120)).save(buffer, "JPEG")
-    response = await stub.EncodePortrait(decoder_pb2.EncodePortraitRequest(portrait=buffer.getvalue()), timeout=30)
+    response = await stub.EncodePortrait(decoder_pb2.EncodePortraitRequest(portrait=buffer.getvalue()), timeout=60)
     assert list(response.portrait_latent.shape) == list(LATENT.shape)
     assert Image.open(io.BytesIO(response.thumbnail)).size == (SIZE, SIZE)
     assert response.portrait_latent.data_type == tensor_pb2.DATA_TYPE_FLOAT32
@@ -191,7 +192,7 @@ async def test_what_is_no_portrait_is_refused_with_the_reason(
     stub: DecoderServiceStub, portrait: bytes, reason: str
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match=reason) as caught:
-        await stub.EncodePortrait(decoder_pb2.EncodePortraitRequest(portrait=portrait), timeout=30)
+        await stub.EncodePortrait(decoder_pb2.EncodePortraitRequest(portrait=portrait), timeout=60)
     error = error_from_rpc(caught.value)
     assert isinstance(error, InvalidInput)
     assert error.field == "portrait"
@@ -201,13 +202,16 @@ async def test_50_megapixels_are_refused(stub: DecoderServiceStub) -> None:
     buffer = io.BytesIO()
     Image.new("L", (10_000, 5_000)).save(buffer, "PNG")
     with pytest.raises(grpc.aio.AioRpcError, match=r"50\.0 megapixels"):
-        await stub.EncodePortrait(decoder_pb2.EncodePortraitRequest(portrait=buffer.getvalue()), timeout=30)
+        await stub.EncodePortrait(decoder_pb2.EncodePortraitRequest(portrait=buffer.getvalue()), timeout=60)
 
 
 async def test_heartbeats_say_model_size_and_slots(service: ServiceProcess, valkey: EmbeddedRedis) -> None:
-    redis = connect_redis(RedisSettings(valkey.url, timeout_seconds=2.0))
-    registry = Registry(redis, heartbeat_seconds=2.0, timeout_seconds=2.0)
-    instances = {instance.instance_id: instance for instance in await registry.list_instances("decoder")}
+    redis = connect_redis(RedisSettings(valkey.url, timeout_seconds=PATIENCE_SECONDS))
+    registry = Registry(redis, heartbeat_seconds=2.0, timeout_seconds=PATIENCE_SECONDS)
+    instances: dict[str, StageInstance] = {}
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while service.instance_id not in instances:
+            instances = {instance.instance_id: instance for instance in await registry.list_instances("decoder")}
     await redis.aclose()
     mine = instances[service.instance_id]
     assert (mine.address, mine.slots, mine.width, mine.height) == (service.address, 3, SIZE, SIZE)

@@ -100,9 +100,10 @@ def test_sessions_side_by_side_give_the_same_bits_as_alone(engine: GeneratorEngi
 def test_an_urgent_chunk_overtakes_one_that_is_being_denoised(engine: GeneratorEngine) -> None:
     for name in ("a", "b"):
         engine.open(name, config(name, 1))
-    engine.submit("a", speech(1, 1, seconds_left=0.9), time.monotonic())
+    arrival = time.monotonic()
+    engine.submit("a", speech(1, 1, seconds_left=0.9), arrival)
     assert engine.step() == []
-    engine.submit("b", speech(1, 1, seconds_left=0.1), time.monotonic())
+    engine.submit("b", speech(1, 1, seconds_left=0.1), arrival)
     assert [session_id for session_id, _ in run_dry(engine)] == ["b", "a"]
 
 

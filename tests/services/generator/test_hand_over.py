@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tests.services.engine_driver import random_tensor
 from tests.services.generator.messages import config, speech
 from tests.services.service_process import ServiceProcess, StageStream, service_process
@@ -22,18 +22,18 @@ from visavis.v1 import chunk_pb2, generator_pb2
 from visavis.v1.generator_pb2_grpc import GeneratorServiceStub
 
 SEED = 5
-DRAIN_SECONDS = 20
+DRAIN_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
 def there(valkey: EmbeddedRedis) -> Iterator[ServiceProcess]:
-    with service_process("services.generator", valkey.url, VISAVIS_LEASE_SECONDS="30") as process:
+    with service_process("services.generator", valkey.url, VISAVIS_LEASE_SECONDS="60") as process:
         yield process
 
 
 @pytest.fixture(scope="module")
 def here(valkey: EmbeddedRedis) -> Iterator[ServiceProcess]:
-    settings = {"VISAVIS_LEASE_SECONDS": "6", "VISAVIS_DRAIN_SECONDS": str(DRAIN_SECONDS)}
+    settings = {"VISAVIS_LEASE_SECONDS": "12", "VISAVIS_DRAIN_SECONDS": str(DRAIN_SECONDS)}
     with service_process("services.generator", valkey.url, **settings) as process:
         yield process
 
@@ -120,7 +120,7 @@ async def test_a_frozen_generator_is_passed_over_and_refused_when_it_wakes(
                 assert latents == undisturbed
                 os.kill(here.popen.pid, signal.SIGCONT)
                 with pytest.raises(LeaseLost):
-                    async with asyncio.timeout(20):
+                    async with asyncio.timeout(PATIENCE_SECONDS):
                         await collect(stream, [])
                 await answer(successor, 9)
         finally:
@@ -156,7 +156,7 @@ async def test_a_transfer_that_cannot_be_leaves_the_session_where_it_was(
         narrow = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
         async with grpc.aio.insecure_channel(here.address, options=narrow) as channel:
             request = generator_pb2.TransferSessionRequest(session_id="stays", fencing_token=ready.fencing_token)
-            call: Any = GeneratorServiceStub(channel).TransferSession(request, timeout=10)
+            call: Any = GeneratorServiceStub(channel).TransferSession(request, timeout=PATIENCE_SECONDS)
             assert (await call.read()).state.border.chunk_index == 2
             call.cancel()
         latents += [(await answer(stream, index)).video.latents.data for index in (3, 4)]
@@ -191,7 +191,7 @@ async def test_a_drained_generator_hands_its_session_over_bit_for_bit_and_exits(
             latents.append((await answer(stream, index)).video.latents.data)
         here.popen.send_signal(signal.SIGTERM)
         draining = (await stream.receive()).draining
-        assert DRAIN_SECONDS - 2 < draining.time_left.ToMilliseconds() / 1000 <= DRAIN_SECONDS
+        assert DRAIN_SECONDS / 2 < draining.time_left.ToMilliseconds() / 1000 <= DRAIN_SECONDS
         # It still serves, and what is in progress is answered before the session leaves.
         latents.append((await answer(stream, 4)).video.latents.data)
         await send(stream, 5)
@@ -205,6 +205,5 @@ async def test_a_drained_generator_hands_its_session_over_bit_for_bit_and_exits(
             for index in range(len(latents) + 1, 9):
                 latents.append((await answer(successor, index)).video.latents.data)
     assert latents == undisturbed
-    started = time.monotonic()
-    assert await asyncio.to_thread(here.popen.wait, 10) == 0
-    assert time.monotonic() - started < DRAIN_SECONDS / 2, "it exits when its last session has left"
+    # It exits when its last session has left.
+    assert await asyncio.to_thread(here.popen.wait, DRAIN_SECONDS / 2) == 0

@@ -213,7 +213,7 @@ def test_a_session_that_does_not_stay_as_it_was_ends_the_transfer(here: Generato
 def test_another_session_is_served_while_a_state_leaves(here: GeneratorEngine) -> None:
     begin(here, 1)
     here.open("b", config("b"))
-    here.submit("b", speech(1, seconds_left=-5.0), time.monotonic())
+    here.submit("b", speech(1, seconds_left=-5.0), time.monotonic() - 1.0)
     ask_for(here)
     owners = [owner for owner, _ in run_dry(here)]
     assert owners[0] == "b"
