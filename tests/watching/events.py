@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
-from tests.system.parts import RATE_HZ, voice
+from tests.system.parts import RATE_HZ, eventually, page, until_free, value_on, voice
 from tests.watching.conftest import GENERATOR_SLOTS, WatchedSystem
 from visavis.client import AudioFormat, CapacityExhausted, Interrupted, Segment, Starved, VisavisClient
 
 MONO = AudioFormat.s16(RATE_HZ)
 
 
-async def cause_events(watched: WatchedSystem) -> None:
-    """Speech, an interruption, an utterance that runs dry, a session that finds no room."""
+async def cause_events(watched: WatchedSystem, wait_for_look: Callable[[], None]) -> None:
+    """Speech, an interruption, an utterance that runs dry, a session that finds no room.
+
+    wait_for_look: until somebody has seen the metrics as they are.
+    """
     async with VisavisClient(watched.system.gateway_address) as client:
         await _converse(client, watched.avatar_id)
         await _starve(client, watched.avatar_id)
-        await _crowd(client, watched.avatar_id)
+        await until_free(watched.system)
+        await _crowd(client, watched, wait_for_look)
 
 
 async def _converse(client: VisavisClient, avatar_id: str) -> None:
@@ -43,13 +48,18 @@ async def _starve(client: VisavisClient, avatar_id: str) -> None:
                 await session.end()
 
 
-async def _crowd(client: VisavisClient, avatar_id: str) -> None:
+async def _crowd(client: VisavisClient, watched: WatchedSystem, wait_for_look: Callable[[], None]) -> None:
+    async def full() -> bool:
+        text = await asyncio.to_thread(page, watched.system, "generator")
+        return value_on(text, "visavis_used_slots") == GENERATOR_SLOTS
+
     async with contextlib.AsyncExitStack() as sessions:
         for _ in range(GENERATOR_SLOTS):
-            session = await sessions.enter_async_context(client.talk(avatar_id, audio_format=MONO, idle="live"))
+            session = await sessions.enter_async_context(client.talk(watched.avatar_id, audio_format=MONO, idle="live"))
             await session.send(voice(1.0).pcm)
             await session.end_utterance()
         with contextlib.suppress(CapacityExhausted):
-            async with client.talk(avatar_id, audio_format=MONO):
+            async with client.talk(watched.avatar_id, audio_format=MONO):
                 raise AssertionError("there was room for one more")
-        await asyncio.sleep(2.5)  # while it is full, Prometheus looks
+        assert await eventually(full)
+        await asyncio.to_thread(wait_for_look)

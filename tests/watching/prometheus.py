@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tests.deploy.rules import program, write_rule_file
+from tests.patience import PATIENCE_SECONDS
+from tests.reserved_port import reserved_port
 
 NAMESPACE = "demo"
 
@@ -33,7 +35,9 @@ class Prometheus:
     def get(self, path: str, **parameters: str) -> Any:
         """The data of an answer."""
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"http://{self._address}/api/v1/{path}?{query}", timeout=20) as answer:
+        with urllib.request.urlopen(
+            f"http://{self._address}/api/v1/{path}?{query}", timeout=PATIENCE_SECONDS
+        ) as answer:
             return json.load(answer)["data"]
 
     def ready(self) -> bool:
@@ -44,6 +48,19 @@ class Prometheus:
             return False
         return bool(targets) and all(target["health"] == "up" for target in targets)
 
+    def wait_for_look(self) -> None:
+        """Until what the targets say now has been scraped and is stored, and rules have been evaluated over it."""
+        for _ in range(2):  # one that has ended may not be stored yet; behind it comes the next
+            self._wait_until_all_after_now(lambda: [one["lastScrape"] for one in self.get("targets")["activeTargets"]])
+        self._wait_until_all_after_now(lambda: [one["lastEvaluation"] for one in self.get("rules")["groups"]])
+
+    @staticmethod
+    def _wait_until_all_after_now(moments: Callable[[], list[str]]) -> None:
+        now = time.time()
+        while min(datetime.fromisoformat(moment).timestamp() for moment in moments()) <= now:
+            assert time.time() < now + PATIENCE_SECONDS
+            time.sleep(0.05)
+
 
 @contextmanager
 def running_prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[Prometheus]:
@@ -51,19 +68,19 @@ def running_prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[Pro
     executable = program("prometheus")
     write_rule_file(folder / "rules.yaml")
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(_configuration(targets)))
-    address = f"127.0.0.1:{_free_port()}"
-    command = [
-        executable,
-        f"--config.file={folder / 'prometheus.yaml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={address}",
-        "--enable-feature=exemplar-storage",
-        "--log.level=warn",
-    ]
-    with (folder / "prometheus.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+    with reserved_port() as port, (folder / "prometheus.log").open("wb") as log:
+        command = [
+            executable,
+            f"--config.file={folder / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--enable-feature=exemplar-storage",
+            "--log.level=warn",
+        ]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            prometheus = Prometheus(address)
-            deadline = time.monotonic() + 30
+            prometheus = Prometheus(f"127.0.0.1:{port}")
+            deadline = time.monotonic() + 2 * PATIENCE_SECONDS
             while not prometheus.ready():
                 said = (folder / "prometheus.log").read_text()
                 assert process.poll() is None, said
@@ -72,6 +89,7 @@ def running_prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[Pro
             yield prometheus
         finally:
             process.kill()
+            process.wait()
 
 
 def _configuration(targets: Mapping[str, str]) -> dict[str, Any]:
@@ -82,9 +100,3 @@ def _configuration(targets: Mapping[str, str]) -> dict[str, Any]:
         "rule_files": ["rules.yaml"],
         "scrape_configs": [{"job_name": "visavis", "static_configs": static}],
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

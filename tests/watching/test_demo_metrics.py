@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.deploy.metrics_page import documented_metrics, metrics_in
 from tests.deploy.panel_queries import PanelQuery, panel_queries
 from tests.deploy.rules import rules
+from tests.patience import PATIENCE_SECONDS
 from tests.watching.conftest import WatchedSystem
 from tests.watching.events import cause_events
 from tests.watching.prometheus import Prometheus, running_prometheus
@@ -31,8 +32,8 @@ AFTER_EVENT = {
 def prometheus(watched: WatchedSystem, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Scraping while everything happens."""
     with running_prometheus(tmp_path_factory.mktemp("prometheus"), watched.system.metrics) as prometheus:
-        asyncio.run(cause_events(watched))
-        time.sleep(2)  # two more scrapes and evaluations
+        asyncio.run(cause_events(watched, prometheus.wait_for_look))
+        prometheus.wait_for_look()
         yield prometheus
 
 
@@ -43,7 +44,7 @@ def exported(watched: WatchedSystem) -> dict[str, list[Metric]]:
         request = urllib.request.Request(
             f"http://{address}/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             text = answer.read().decode()
         for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
             if family.name.startswith("visavis_"):
@@ -93,13 +94,14 @@ def test_every_rule_is_evaluated_and_every_record_has_a_value(prometheus: Promet
 
 def test_what_happened_was_counted(prometheus: Prometheus) -> None:
     assert _value(prometheus, "sum(visavis_gateway_dropped_chunks_total)") > 0
-    assert _value(prometheus, "sum(visavis_gateway_starved_chunks_total)") == 1
+    # More where a client stood still in the middle of what it said.
+    assert _value(prometheus, "sum(visavis_gateway_starved_chunks_total)") >= 1
     assert _value(prometheus, "sum(visavis_gateway_interruption_seconds_count)") == 1
     refused = 'sum(visavis_rejected_sessions_total{reason="CAPACITY_EXHAUSTED",stage="%s"})'
     assert _value(prometheus, refused % "generator") >= 1
     assert _value(prometheus, refused % "gateway") == 1
     assert _value(prometheus, 'sum(visavis_cache_bytes{kind="sink"})') > 0
-    assert _value(prometheus, "max_over_time(sum(visavis_used_slots{stage='generator'})[1m:1s])") == 2
+    assert _value(prometheus, "max_over_time(sum(visavis_used_slots{stage='generator'})[10m:1s])") == 2
     assert _value(prometheus, "sum(visavis_gateway_frames_total)") <= _value(
         prometheus, "sum(visavis_decoder_frames_total)"
     )
@@ -114,13 +116,13 @@ def test_an_exemplar_leads_from_a_bucket_to_the_trace_of_its_chunk(
     found = prometheus.get(
         "query_exemplars",
         query='visavis_chunk_duration_seconds_bucket{stage="generator"}',
-        start=f"{now - 300:.0f}",
+        start=f"{now - 1800:.0f}",
         end=f"{now:.0f}",
     )
     labels = [exemplar["labels"] for series in found for exemplar in series["exemplars"]]
     assert labels
     spans = watched.collector.wait_for(
-        lambda spans: {one["span_id"] for one in labels} <= {span.span_id for span in spans}, 10
+        lambda spans: {one["span_id"] for one in labels} <= {span.span_id for span in spans}, PATIENCE_SECONDS
     )
     by_id = {span.span_id: span for span in spans}
     for one in labels:
@@ -129,7 +131,7 @@ def test_an_exemplar_leads_from_a_bucket_to_the_trace_of_its_chunk(
 
 
 def _shows(prometheus: Prometheus, query: PanelQuery) -> bool:
-    return _has_value(prometheus, query.concrete(rate_interval="1m"))
+    return _has_value(prometheus, query.concrete(rate_interval="10m"))
 
 
 def _has_value(prometheus: Prometheus, expression: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from tests.patience import PATIENCE_SECONDS
 from tests.system.parts import END, RATE_HZ, audio_of, config_of, raw_talk, voice
 from tests.watching.collector import ReceivedSpan
 from tests.watching.conftest import WatchedSystem
@@ -34,7 +35,7 @@ def trace_of(watched: WatchedSystem, session_id: str) -> list[ReceivedSpan]:
     def sessions(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
         return [span for span in spans if span.attributes.get("visavis.session_id") == session_id]
 
-    spans = watched.collector.wait_for(lambda spans: len(sessions(spans)) == 1 + len(STAGES), 20)
+    spans = watched.collector.wait_for(lambda spans: len(sessions(spans)) == 1 + len(STAGES), 2 * PATIENCE_SECONDS)
     trace_ids = {span.trace_id for span in sessions(spans)}
     assert len(trace_ids) == 1
     return [span for span in spans if span.trace_id in trace_ids]
