@@ -19,9 +19,10 @@ def test_what_takes_longest_stands_first() -> None:
         for _ in range(5):
             large @ large
 
-    first, *others = profile(job, repeats=2)
-    assert (first.name, first.calls) == ("aten::mm", 5)
-    assert {"aten::add"} <= {each.name for each in others}
+    found = profile(job, repeats=2)
+    assert {each.name: each.calls for each in found}.items() >= {"aten::mm": 5, "aten::add": 1}.items()
+    seconds = [each.seconds for each in found]
+    assert seconds == sorted(seconds, reverse=True)
 
 
 def test_what_is_not_shown_is_in_the_last_row() -> None:
@@ -42,4 +43,5 @@ def test_all_stages_are_profiled(capfd: pytest.CaptureFixture[str], tmp_path: Pa
         assert f"## {stage['name']}" in shown
         first = stage["operators"][0]
         assert f"| `{first['name']}` | {first['calls']} | {first['seconds'] * 1000:.1f} |" in shown
-    assert "`mkldnn::_linear_pointwise`" in shown or "`aten::addmm`" in shown
+    names = {operator["name"] for stage in found["stages"] for operator in stage["operators"]}
+    assert names & {"mkldnn::_linear_pointwise", "aten::addmm"}

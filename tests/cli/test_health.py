@@ -8,6 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
+from tests.patience import PATIENCE_SECONDS
 from visavis.cli.main import main
 
 
@@ -25,9 +26,10 @@ def address() -> Iterator[str]:
 
 
 def test_serving_not_serving_unknown_and_nobody_there(address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["health", address, "--service", "liveness"]) == 0
-    assert main(["health", address]) == 1
+    patience = ("--seconds", str(PATIENCE_SECONDS))
+    assert main(["health", address, "--service", "liveness", *patience]) == 0
+    assert main(["health", address, *patience]) == 1
     assert "NOT_SERVING" in capsys.readouterr().err
-    assert main(["health", address, "--service", "kitchen"]) == 1
+    assert main(["health", address, "--service", "kitchen", *patience]) == 1
     assert "NOT_FOUND" in capsys.readouterr().err
     assert main(["health", "127.0.0.1:1", "--seconds", "1"]) == 1
