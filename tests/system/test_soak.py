@@ -13,11 +13,13 @@ from visavis.cli.local_system import STAGES, LocalSystem
 from visavis.client import AudioFormat, VideoFormat, VisavisClient, paced_packets
 
 ALLOWED_GROWTH = 0.05
-# Of what is counted: a pool that opens another connection. What each session leaves is thirty in half a minute. Of
-# memory: what Valkey keeps of sessions that have ended, for half a minute, and their fences for ten.
-ALLOWED_MORE, ALLOWED_BYTES = 5, 2 << 20
+# Of what is counted: a pool that opens another connection. What each session leaves is thirty in half a minute.
+ALLOWED_MORE = 5
+# Of memory, in a soak of one minute: what a gateway that just started still takes, and what Valkey keeps of sessions
+# that have ended (half a minute, their fences ten). In a longer soak accordingly less.
+ALLOWED_BYTES = 8 << 20
 # Allocators and caches fill up at first; the soak's minutes count from when both have passed.
-WARM_SECONDS, WARM_SESSIONS = 20.0, 20
+WARM_SECONDS, WARM_SESSIONS = 30.0, 20
 SAMPLE_SECONDS = 2.0
 LIVE_SESSIONS = 2
 MONO = AudioFormat.s16(RATE_HZ)
@@ -148,7 +150,7 @@ async def test_nothing_grows(system: LocalSystem, client: VisavisClient, avatar_
     growth = {}
     for name, (first, second) in watch.lowest().items():
         print(f"{name}: {first:.0f} {second:.0f}, growth {second / first - 1:+.1%}")
-        more = ALLOWED_BYTES if name.endswith("memory") else ALLOWED_MORE
+        more = ALLOWED_BYTES / soak_minutes if name.endswith("memory") else ALLOWED_MORE
         if second > max(first * (1 + ALLOWED_GROWTH), first + more):
             growth[name] = (first, second)
     assert growth == {}
