@@ -22,7 +22,7 @@ from visavis.training.data.clips import read_shard
 from visavis.training.motion.batch import MotionBatch
 from visavis.training.motion.data import MotionData
 from visavis.training.motion.draw import batch_of, draw_sample, whole_sample
-from visavis.training.motion.network import StudentNetwork, TeacherNetwork, start_quietly
+from visavis.training.motion.network import MotionNetwork, StudentNetwork, TeacherNetwork, start_quietly
 from visavis.training.motion.options import MotionOptions
 from visavis.training.motion.weights import make_network
 
@@ -162,7 +162,7 @@ def test_recomputed_activations_give_the_same_gradients(world: World, data: Moti
         assert float(gradients[0]["speech_ae.project_in.weight"].abs().sum()) > 0
 
 
-def test_a_quiet_start_predicts_nothing_and_learns_everywhere(world: World, data: MotionData, tmp_path: Path) -> None:
+def test_a_quiet_start_adds_nothing_to_the_prior_and_learns_everywhere(world: World, data: MotionData, tmp_path: Path) -> None:
     network = teacher(world, tmp_path, awake=False)
     batch = whole_batch(data)
     noise = torch.randn_like(batch.clean_BTHWC)
@@ -170,14 +170,22 @@ def test_a_quiet_start_predicts_nothing_and_learns_everywhere(world: World, data
     for step in range(4):
         predicted = network(batch.noisy(noise), batch.levels_BS, batch.conditions)
         if step == 0:
-            assert not bool(predicted.any())
+            assert torch.equal(predicted, prior_velocity(network, batch.noisy(noise), batch))
         optimizer.zero_grad()
         (predicted - (noise - batch.clean_BTHWC)).square().mean().backward()
         optimizer.step()
     still = [name for name, value in network.named_parameters() if value.grad is None or not bool(value.grad.any())]
     assert [name for name in still if "speech_ae" not in name] == []
     start_quietly(network.transformer)
-    assert not bool(network(batch.noisy(noise), batch.levels_BS, batch.conditions).any())
+    predicted = network(batch.noisy(noise), batch.levels_BS, batch.conditions)
+    assert torch.equal(predicted, prior_velocity(network, batch.noisy(noise), batch))
+
+
+def prior_velocity(network: MotionNetwork, noisy_BTHWC: torch.Tensor, batch: MotionBatch) -> torch.Tensor:
+    prior = network.transformer.prior
+    assert prior is not None
+    levels_BT = batch.levels_BS.repeat_interleave(noisy_BTHWC.shape[1] // batch.levels_BS.shape[1], dim=1)
+    return prior.velocity(noisy_BTHWC, levels_BT, torch.zeros_like(noisy_BTHWC))
 
 
 def test_drops_come_as_often_as_the_plan_says(data: MotionData) -> None:
