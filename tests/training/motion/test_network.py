@@ -162,7 +162,9 @@ def test_recomputed_activations_give_the_same_gradients(world: World, data: Moti
         assert float(gradients[0]["speech_ae.project_in.weight"].abs().sum()) > 0
 
 
-def test_a_quiet_start_adds_nothing_to_the_prior_and_learns_everywhere(world: World, data: MotionData, tmp_path: Path) -> None:
+def test_a_quiet_start_adds_nothing_to_the_prior_and_learns_everywhere(
+    world: World, data: MotionData, tmp_path: Path
+) -> None:
     network = teacher(world, tmp_path, awake=False)
     batch = whole_batch(data)
     noise = torch.randn_like(batch.clean_BTHWC)
