@@ -297,6 +297,12 @@ async def test_a_hung_engine_is_reported_refuses_sessions_and_is_killed(start_wo
         await outputs_of(session, 1)
 
 
+async def test_an_engine_that_was_long_to_warm_up_does_not_hang(start_worker: StartWorker) -> None:
+    """Its first heartbeat says whether it takes sessions; the next may be long in coming."""
+    worker = await start_worker(ToneSettings(warm_up_seconds=2.2), worker_settings(hang_seconds=2.0))
+    assert not worker.hung
+
+
 async def test_a_stopped_process_counts_as_hung(start_worker: StartWorker) -> None:
     worker = await start_worker(None, worker_settings(hang_seconds=0.3))
     assert worker.process_id is not None

@@ -129,10 +129,10 @@ class EngineLoop:
         writer.start()
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
         try:
-            with self._active():
-                engine = create_engine()
-                engine.warm_up()
-                description = engine.describe()
+            # Not active: how long that takes has a limit of its own, and is no sign of an engine that hangs.
+            engine = create_engine()
+            engine.warm_up()
+            description = engine.describe()
             self._events.put(WorkerWarm(description))
             self._serve(engine)
         finally:
