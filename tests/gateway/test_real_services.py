@@ -10,6 +10,7 @@ import pytest
 
 from tests.gateway.gateway_harness import CONSENT, GatewayUnderTest, running_gateway
 from tests.gateway.noise_portrait import noise_portrait
+from tests.gateway.registration import wait_until_registered
 from tests.gateway.strategies import noise_pcm
 from tests.gateway.talk_client import LIVE, MONO_16K, eventually, frames_of, talking
 from tests.services.service_process import service_process
@@ -31,7 +32,8 @@ def services() -> Iterator[str]:
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
         for stage in ("audio_encoder", "generator", "decoder"):
-            stack.enter_context(service_process(f"services.{stage}", redis.url, **SETTINGS))
+            process = stack.enter_context(service_process(f"services.{stage}", redis.url, **SETTINGS))
+            wait_until_registered(redis.url, stage, process.instance_id)
         yield redis.url
 
 

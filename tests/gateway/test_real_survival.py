@@ -22,6 +22,7 @@ from torch import Tensor
 from tests.gateway.gateway_harness import CONSENT, GatewayUnderTest, running_gateway
 from tests.gateway.noise_portrait import noise_portrait
 from tests.gateway.recorded_talk import RecordedTalk, recorded_talk
+from tests.gateway.registration import wait_until_registered
 from tests.gateway.strategies import noise_pcm
 from tests.gateway.talk_client import LIMIT_SECONDS, LIVE, MONO_16K, PAUSE, frames_of
 from tests.services.service_process import ServiceProcess, service_process
@@ -58,11 +59,13 @@ class Services:
         settings = {"VISAVIS_SLOTS": "4", "VISAVIS_REDIS_TIMEOUT_SECONDS": "30", "VISAVIS_DRAIN_SECONDS": "60"}
         running = [service_process(f"services.{stage}", self.redis_url, **settings) for stage in stages]
         with ThreadPoolExecutor(len(stages)) as pool:
-            for context, process in zip(running, pool.map(lambda each: each.__enter__(), running), strict=True):
+            started = pool.map(lambda each: each.__enter__(), running)
+            for stage, context, process in zip(stages, running, started, strict=True):
                 self.processes[process.instance_id] = process
                 self._stack.callback(process.popen.wait, 60)
                 self._stack.callback(process.popen.send_signal, signal.SIGTERM)
                 self._stack.callback(_forget, context)
+                wait_until_registered(self.redis_url, stage, process.instance_id)
 
     async def signal_serving(self, gateway: GatewayUnderTest, stage: str, number: signal.Signals) -> ServiceProcess:
         """To the instance that has the session."""
