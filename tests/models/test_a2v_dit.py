@@ -66,20 +66,18 @@ def test_equals_ltx_video_with_its_weights_and_full_attention(fuse: bool) -> Non
 
 
 @torch.no_grad()
-def test_the_last_layer_gives_what_the_prior_leaves_open() -> None:
-    plain, prior = small_transformer(latent_prior=False), small_transformer()
+def test_the_prior_makes_the_velocity_of_the_last_layers_output() -> None:
+    transformer = small_transformer()
     latents = torch.randn(2, FRAMES, ROWS, COLUMNS, CHANNELS)
     levels = torch.tensor([[0.0, 0.7, 0.7, 0.2], [0.0, 0.05, 0.5, 0.95]])
-
-    def velocity(transformer: A2VTransformer) -> torch.Tensor:
-        memory = IsolatedMemory(rotation(range(FRAMES), ROWS, COLUMNS, transformer.width))
-        modulation = transformer.modulate(1000 * levels.flatten()).select(torch.arange(2 * FRAMES).view(2, FRAMES))
-        result: torch.Tensor = transformer(latents, modulation, memory)
-        return result
-
-    assert prior.prior is not None
-    expected = prior.prior.velocity(latents, levels, velocity(plain))
-    torch.testing.assert_close(velocity(prior), expected, atol=1e-5, rtol=1e-5)
+    memory = IsolatedMemory(rotation(range(FRAMES), ROWS, COLUMNS, transformer.width))
+    modulation = transformer.modulate(1000 * levels.flatten()).select(torch.arange(2 * FRAMES).view(2, FRAMES))
+    outputs: list[torch.Tensor] = []
+    transformer.proj_out.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    found = transformer(latents, modulation, memory)
+    assert transformer.prior is not None
+    expected = transformer.prior.velocity(latents, levels, outputs[0].view(2, FRAMES, ROWS, COLUMNS, 2 * CHANNELS))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """The prior against the textbook's conditional mean of Gaussians, and against samples."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,14 +23,15 @@ def velocity_of_cells(
     prior: LatentPrior, latents_NC: torch.Tensor, level: float, residual_NC: torch.Tensor
 ) -> torch.Tensor:
     shape = (1, 1, -1, 1, CHANNELS)
-    return prior.velocity(latents_NC.view(shape), torch.full((1, 1), level), residual_NC.view(shape)).view(-1, CHANNELS)
+    output = torch.cat([residual_NC, torch.zeros_like(residual_NC)], dim=1).view(*shape[:-1], 2 * CHANNELS)
+    return prior.velocity(latents_NC.view(shape), torch.full((1, 1), level), output).view(-1, CHANNELS)
 
 
 def test_it_is_the_conditional_mean_of_the_velocity() -> None:
     prior, mean, covariance = fitted()
     levels = torch.tensor([[0.05, 0.3], [0.7, 1.0]])
     latents = torch.randn(2, 2, 3, 1, CHANNELS)
-    found = prior.velocity(latents, levels, torch.zeros_like(latents))
+    found = prior.velocity(latents, levels, torch.zeros(2, 2, 3, 1, 2 * CHANNELS))
     for row, frame in [(0, 0), (0, 1), (1, 0), (1, 1)]:
         level = levels[row, frame].double()
         seen = latents[row, frame].double() - (1 - level) * mean.double()
@@ -64,6 +66,21 @@ def test_what_it_leaves_open_has_a_variance_of_one_in_all_directions(level: floa
     torch.testing.assert_close(residual.T.cov(), torch.eye(CHANNELS).double(), atol=0.05, rtol=0.0)
 
 
+def test_a_cell_that_varies_otherwise_is_read_by_its_own_variances() -> None:
+    prior, mean, covariance = fitted()
+    other = LatentPrior(CHANNELS)
+    other.fit(mean, 0.25 * covariance)
+    latents, levels = torch.randn(1, 1, 4, 1, CHANNELS), torch.tensor([[0.4]])
+    # Where the log-variance's bound does not bend it yet, and where it holds.
+    factor = 6.0 * np.arctanh(np.log(0.25) / 6.0)
+    ones, zeros = torch.ones(1, 1, 4, 1, CHANNELS), torch.zeros(1, 1, 4, 1, CHANNELS)
+    output = torch.cat([ones, torch.full_like(ones, factor)], dim=-1)
+    expected = other.velocity(latents, levels, torch.cat([ones, zeros], dim=-1))
+    torch.testing.assert_close(prior.velocity(latents, levels, output), expected, atol=1e-4, rtol=1e-4)
+    wild = torch.full_like(output, 1e4)
+    assert bool(torch.isfinite(prior.velocity(latents, levels, wild)).all())
+
+
 def test_it_stays_float32_beside_rounded_weights() -> None:
     prior, _, covariance = fitted()
     moved = torch.nn.Sequential(torch.nn.Linear(2, 2), prior).to(torch.bfloat16)
@@ -75,7 +92,7 @@ def test_it_stays_float32_beside_rounded_weights() -> None:
 
 def test_before_it_is_fitted_latents_are_standard_normal() -> None:
     latents = torch.randn(1, 1, 2, 2, CHANNELS)
-    found = LatentPrior(CHANNELS).velocity(latents, torch.full((1, 1), 0.5), torch.zeros_like(latents))
+    found = LatentPrior(CHANNELS).velocity(latents, torch.full((1, 1), 0.5), torch.zeros(1, 1, 2, 2, 2 * CHANNELS))
     torch.testing.assert_close(found, torch.zeros_like(found))
 
 

@@ -126,8 +126,9 @@ def chunk_seconds(passes: list[Work], rates: Rates) -> float:
 def velocity_pass(size: TransformerSize, rows: int, value_bytes: ValueBytes) -> Work:
     """One denoising step."""
     # First and last layer, and the prior's turn into its directions and back.
-    weights = 2 * size.channels * size.width + (size.channels**2 if size.latent_prior else 0)
-    multiplications = 2 * size.channels * size.width + (2 * size.channels**2 if size.latent_prior else 0)
+    layers = (3 if size.latent_prior else 2) * size.channels * size.width
+    weights = layers + (size.channels**2 if size.latent_prior else 0)
+    multiplications = layers + (2 * size.channels**2 if size.latent_prior else 0)
     ends = 2 * size.chunk_tokens * multiplications
     latents = rows * 2 * size.chunk_tokens * size.channels
     outside = Work(0, rows * ends, value_bytes.other * (weights + latents))

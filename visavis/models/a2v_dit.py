@@ -174,7 +174,8 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     The arguments named as in `LTXVideoTransformer3DModel` mean the same. `audio_channels` is the size of a speech
     token, `prompt_tokens` the length of the fixed prompt; 0 leaves the audio or the text attention out. With
-    `latent_prior` the last layer gives what noisy latents do not say of their own velocity (docs/decisions/0020).
+    `latent_prior` the last layer gives what noisy latents do not say of their own velocity, and how much their cells
+    vary (docs/decisions/0020).
     """
 
     _supports_gradient_checkpointing = True
@@ -226,7 +227,7 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
             for _ in range(num_layers)
         ]
         self.transformer_blocks = nn.ModuleList(blocks)
-        self.proj_out = nn.Linear(width, out_channels)
+        self.proj_out = nn.Linear(width, 2 * out_channels if latent_prior else out_channels)
         self.prior = LatentPrior(out_channels) if latent_prior else None
 
     @property
@@ -300,7 +301,7 @@ class A2VTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def velocity(
         self, output_RTHWC: torch.Tensor, latents_RTHWC: torch.Tensor, levels_RT: torch.Tensor
     ) -> torch.Tensor:
-        """The last layer's output, where there is a prior as what that leaves open."""
+        """The last layer's output, or what the prior makes of it."""
         if self.prior is None:
             return output_RTHWC
         return self.prior.velocity(latents_RTHWC, levels_RT, output_RTHWC).to(output_RTHWC.dtype)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 # Of a level: clean latents have no velocity to tell.
 _LEAST_LEVEL = 1e-3
+_LARGEST_LOG_FACTOR = 6.0
 
 
 class LatentPrior(nn.Module):
-    """Latents of a cell as if they were Gaussian, with the mean and covariance of the data; standard normal at first.
+    """A cell's latents as if they were Gaussian, with the mean and covariance of the data; standard normal at first.
 
     The covariance is kept as its eigenvectors [C, C] and variances [C]. What a network adds is scaled to a variance of
     one in every direction and at every level, as in Karras et al., Elucidating the Design Space of Diffusion-Based
@@ -46,25 +47,29 @@ class LatentPrior(nn.Module):
         self.directions.copy_(directions)
         self.variances.copy_(variances.clamp_min(0.0))
 
-    def velocity(self, latents_RTHWC: Tensor, levels_RT: Tensor, residual_RTHWC: Tensor) -> Tensor:
-        """E[noise - clean] given latents (1 - t) clean + t noise alone, with t the level, plus the residual (float32).
+    def velocity(self, latents_RTHWC: Tensor, levels_RT: Tensor, output_RTHWO: Tensor) -> Tensor:
+        """E[noise - clean] given latents (1 - t) clean + t noise alone, with t the level, plus a residual (float32).
 
         In a direction of variance v, with s = (1 - t)^2 v + t^2, what lies y above the mean has the velocity
-        (t - (1 - t) v) / s y and leaves a variance of v / s open; the residual is in units of that deviation.
+        (t - (1 - t) v) / s y and leaves a variance of v / s open. The output has for each direction the residual, in
+        units of that deviation, and then (O = 2 C) by how much this cell's log-variance differs from the data's.
         """
+        residual, log_factor = output_RTHWO.float().chunk(2, dim=-1)
+        # At most a factor of 400, either way.
+        variances = self.variances * (_LARGEST_LOG_FACTOR * (log_factor / _LARGEST_LOG_FACTOR).tanh()).exp()
         level = levels_RT.float().clamp_min(_LEAST_LEVEL)[:, :, None, None, None]
         clean_share = 1.0 - level
-        seen = clean_share.square() * self.variances + level.square()
+        seen = clean_share.square() * variances + level.square()
         above = (latents_RTHWC.float() - clean_share * self.mean) @ self.directions
-        gained = (level - clean_share * self.variances) / seen * above
-        left = (self.variances / seen).sqrt() * residual_RTHWC.float()
+        gained = (level - clean_share * variances) / seen * above
+        left = (variances / seen).sqrt() * residual
         velocity: Tensor = (gained + left) @ self.directions.T - self.mean
         return velocity
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves with its transformer but stays float32: rounded, strong directions would leak into weak ones."""
         kept = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in kept.items():
-            self.register_buffer(name, buffer.to(self._buffers[name].device))
+            self.register_buffer(name, buffer.to(self.get_buffer(name).device))
         return self

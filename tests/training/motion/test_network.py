@@ -187,7 +187,7 @@ def prior_velocity(network: MotionNetwork, noisy_BTHWC: torch.Tensor, batch: Mot
     prior = network.transformer.prior
     assert prior is not None
     levels_BT = batch.levels_BS.repeat_interleave(noisy_BTHWC.shape[1] // batch.levels_BS.shape[1], dim=1)
-    return prior.velocity(noisy_BTHWC, levels_BT, torch.zeros_like(noisy_BTHWC))
+    return prior.velocity(noisy_BTHWC, levels_BT, torch.zeros_like(noisy_BTHWC).repeat(1, 1, 1, 1, 2))
 
 
 def test_drops_come_as_often_as_the_plan_says(data: MotionData) -> None:
