@@ -115,7 +115,7 @@ def test_the_student_comes_nearer_to_its_teacher(world: World, weights: Path, tm
     Training(task, plan, run, "cpu", lambda progress: losses.append(progress.loss)).run(Limits(None, None))
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
     first, last = read_journal(run, "train")[0], read_journal(run, "train")[-1]
-    assert float(last["contrastive"]) < 0.9 * float(first["contrastive"])
+    assert float(last["contrastive"]) < 0.8 * float(first["contrastive"])
     assert float(last["smoothness"]) < 0.7 * float(first["smoothness"])
     before, *_, after = (float(line["teacher_gap"]) for line in read_journal(run, "evaluation"))
     assert after < 0.7 * before

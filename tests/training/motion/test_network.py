@@ -22,8 +22,9 @@ from visavis.training.data.clips import read_shard
 from visavis.training.motion.batch import MotionBatch
 from visavis.training.motion.data import MotionData
 from visavis.training.motion.draw import batch_of, draw_sample, whole_sample
-from visavis.training.motion.network import MotionNetwork, StudentNetwork, TeacherNetwork, start_quietly
+from visavis.training.motion.network import StudentNetwork, TeacherNetwork, start_quietly
 from visavis.training.motion.options import MotionOptions
+from visavis.training.motion.prior import fit_prior
 from visavis.training.motion.weights import make_network
 
 CHUNKS = 4
@@ -162,9 +163,7 @@ def test_recomputed_activations_give_the_same_gradients(world: World, data: Moti
         assert float(gradients[0]["speech_ae.project_in.weight"].abs().sum()) > 0
 
 
-def test_a_quiet_start_adds_nothing_to_the_prior_and_learns_everywhere(
-    world: World, data: MotionData, tmp_path: Path
-) -> None:
+def test_a_quiet_start_predicts_nothing_and_learns_everywhere(world: World, data: MotionData, tmp_path: Path) -> None:
     network = teacher(world, tmp_path, awake=False)
     batch = whole_batch(data)
     noise = torch.randn_like(batch.clean_BTHWC)
@@ -172,22 +171,39 @@ def test_a_quiet_start_adds_nothing_to_the_prior_and_learns_everywhere(
     for step in range(4):
         predicted = network(batch.noisy(noise), batch.levels_BS, batch.conditions)
         if step == 0:
-            assert torch.equal(predicted, prior_velocity(network, batch.noisy(noise), batch))
+            assert not bool(predicted.any())
         optimizer.zero_grad()
         (predicted - (noise - batch.clean_BTHWC)).square().mean().backward()
         optimizer.step()
     still = [name for name, value in network.named_parameters() if value.grad is None or not bool(value.grad.any())]
     assert [name for name in still if "speech_ae" not in name] == []
     start_quietly(network.transformer)
-    predicted = network(batch.noisy(noise), batch.levels_BS, batch.conditions)
-    assert torch.equal(predicted, prior_velocity(network, batch.noisy(noise), batch))
+    assert not bool(network(batch.noisy(noise), batch.levels_BS, batch.conditions).any())
 
 
-def prior_velocity(network: MotionNetwork, noisy_BTHWC: torch.Tensor, batch: MotionBatch) -> torch.Tensor:
-    prior = network.transformer.prior
+def test_a_quiet_start_with_a_prior_guesses_as_the_data_lie(world: World, data: MotionData, tmp_path: Path) -> None:
+    network = teacher(world, tmp_path, awake=False)
+    torch.manual_seed(0)
+    transformer: A2VTransformer = A2VTransformer(**{**load_preset("tiny").transformer, "latent_prior": True})
+    start_quietly(transformer)
+    network.transformer = transformer
+    fit_prior(transformer, data.train)
+    batch = whole_batch(data)
+    cells_NC = torch.cat([clip.picture.latents_THWC[1:].flatten(0, 2) for clip in data.train.spread(len(data.train))])
+    prior = transformer.prior
     assert prior is not None
-    levels_BT = batch.levels_BS.repeat_interleave(noisy_BTHWC.shape[1] // batch.levels_BS.shape[1], dim=1)
-    return prior.velocity(noisy_BTHWC, levels_BT, torch.zeros_like(noisy_BTHWC).repeat(1, 1, 1, 1, 2))
+    torch.testing.assert_close(prior.mean, cells_NC.float().mean(dim=0), atol=1e-3, rtol=1e-3)
+    rebuilt = prior.directions @ prior.variances.diag() @ prior.directions.T
+    torch.testing.assert_close(rebuilt, cells_NC.float().T.cov(correction=0), atol=1e-3, rtol=1e-3)
+    noise = torch.randn_like(batch.clean_BTHWC)
+    noisy, wanted = batch.noisy(noise), noise - batch.clean_BTHWC
+    predicted = network(noisy, batch.levels_BS, batch.conditions)
+    assert float((predicted - wanted).detach().square().mean()) < 0.8 * float(wanted.square().mean())
+    (predicted - wanted).square().mean().backward()
+    # Residuals and factors both learn from the first step on.
+    gradient = transformer.proj_out.weight.grad
+    assert gradient is not None
+    assert all(bool(part.any()) for part in gradient.chunk(2))
 
 
 def test_drops_come_as_often_as_the_plan_says(data: MotionData) -> None:

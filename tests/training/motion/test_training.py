@@ -79,7 +79,8 @@ def test_it_learns(world: World, tmp_path: Path, kind: str) -> None:
     losses: list[float] = []
     Training(task, plan, tmp_path / "run", "cpu", lambda progress: losses.append(progress.loss)).run(Limits(None, None))
     before, after = float(np.mean(losses[:5])), float(np.mean(losses[-20:]))
-    assert after < 0.85 * before
+    assert before > 1.6
+    assert after < 0.6 * before
     clips = task.data.train.spread(8)
     with torch.no_grad():
         measures = held_out_measures(
@@ -111,8 +112,7 @@ def test_a_student_starts_where_its_teacher_ended(world: World, trained: Path, t
     task = student_task(plan, world.dataset, tmp_path / "run", None, weights, world.vae)
     state = torch.load(sorted((trained / "teacher" / "checkpoints").iterdir())[-1], weights_only=True)["averaged"]
     for name, value in task.model.state_dict().items():
-        kept = state[f"module.{name}"]
-        torch.testing.assert_close(value, kept if ".prior." in name else kept.bfloat16().float(), msg=name)
+        torch.testing.assert_close(value, state[f"module.{name}"].bfloat16().float(), msg=name)
 
 
 def test_what_ships_is_what_the_preset_streams_with(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
