@@ -18,9 +18,20 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("visavis", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("visavis")
 
-# Whose tests meet real processes, sockets and clocks. One that fails there runs once more, so that a machine which
+# Whose tests meet real processes, threads, sockets and clocks. One that fails there runs once more, so that a machine which
 # stood still for seconds does not throw away a change; the summary names it (RERUN), and it is a fault to be found.
-REAL_TIME: Final = {"bench", "cli", "client", "faults", "gateway", "runtime", "services", "system", "watching"}
+REAL_TIME: Final = {
+    "bench",
+    "cli",
+    "client",
+    "faults",
+    "gateway",
+    "runtime",
+    "services",
+    "system",
+    "training",
+    "watching",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

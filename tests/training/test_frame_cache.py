@@ -49,12 +49,12 @@ def test_a_shard_is_decoded_once_and_again_when_it_changed(
     monkeypatch.setattr(frame_cache, "read_shard", noted)
     for _ in range(2):
         cached_clips(dataset, tmp_path / "cache", "train", SHARDS)
-    assert read == SHARDS
+    assert sorted(read) == SHARDS  # beside each other
     other = dataset / "train" / "train-00001.tar"
     os.utime(other, (0, 0))  # coarse clocks give two files that are written together one time
     other.replace(dataset / "train" / "train-00000.tar")
     clips = cached_clips(dataset, tmp_path / "cache", "train", SHARDS[:1])
-    assert read == [*SHARDS, SHARDS[0]]
+    assert read[2:] == SHARDS[:1]
     np.testing.assert_array_equal(
         clips[0].frames_FHW3, next(read_shard(dataset / "train" / "train-00000.tar")).frames_FHW3
     )
