@@ -18,8 +18,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("visavis", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("visavis")
 
-# Whose tests meet real processes, threads, sockets and clocks. One that fails there runs once more, so that a machine which
-# stood still for seconds does not throw away a change; the summary names it (RERUN), and it is a fault to be found.
+# Whose tests meet real processes, threads, sockets and clocks. One that fails there runs once more, so that a machine
+# which stood still for seconds does not throw away a change; the summary names it (RERUN): a fault to be found.
 REAL_TIME: Final = {
     "bench",
     "cli",
