@@ -71,7 +71,7 @@ def test_a_cell_that_varies_otherwise_is_read_by_its_own_variances() -> None:
     other = LatentPrior(CHANNELS)
     other.fit(mean, 0.25 * covariance)
     latents, levels = torch.randn(1, 1, 4, 1, CHANNELS), torch.tensor([[0.4]])
-    # Where the log-variance's bound does not bend it yet, and where it holds.
+    # What the bound of the log-variance bends to a quarter.
     factor = 6.0 * np.arctanh(np.log(0.25) / 6.0)
     ones, zeros = torch.ones(1, 1, 4, 1, CHANNELS), torch.zeros(1, 1, 4, 1, CHANNELS)
     output = torch.cat([ones, torch.full_like(ones, factor)], dim=-1)

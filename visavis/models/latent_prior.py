@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 # Of a level: clean latents have no velocity to tell.
 _LEAST_LEVEL = 1e-3
+# A cell varies at most 400 times as much as the data, or as little.
 _LARGEST_LOG_FACTOR = 6.0
 
 
@@ -55,7 +56,6 @@ class LatentPrior(nn.Module):
         units of that deviation, and then (O = 2 C) by how much this cell's log-variance differs from the data's.
         """
         residual, log_factor = output_RTHWO.float().chunk(2, dim=-1)
-        # At most a factor of 400, either way.
         variances = self.variances * (_LARGEST_LOG_FACTOR * (log_factor / _LARGEST_LOG_FACTOR).tanh()).exp()
         level = levels_RT.float().clamp_min(_LEAST_LEVEL)[:, :, None, None, None]
         clean_share = 1.0 - level

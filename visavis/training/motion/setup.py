@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from visavis.training.motion.data import motion_data
-from visavis.training.motion.network import StudentNetwork, TeacherNetwork
+from visavis.training.motion.data import MotionData, motion_data
+from visavis.training.motion.network import MotionNetwork, StudentNetwork, TeacherNetwork
 from visavis.training.motion.prior import fit_prior
 from visavis.training.motion.task import StudentTask, TeacherTask
 from visavis.training.motion.weights import make_network
@@ -29,10 +29,7 @@ def teacher_task(
     """
     TeacherTask.check(plan)  # before anything that takes long
     network = make_network(TeacherNetwork, plan, weights, speech_ae)
-    data = motion_data(plan, dataset, run, cache, vae)
-    if weights is None:
-        fit_prior(network.transformer, data.train)
-    return TeacherTask(network, plan, data)
+    return TeacherTask(network, plan, _data(network, plan, dataset, run, cache, weights, vae))
 
 
 def student_task(
@@ -47,7 +44,20 @@ def student_task(
     """As `teacher_task`; `weights` is a teacher's folder."""
     StudentTask.check(plan)
     network = make_network(StudentNetwork, plan, weights, speech_ae)
+    return StudentTask(network, plan, _data(network, plan, dataset, run, cache, weights, vae))
+
+
+def _data(
+    network: MotionNetwork,
+    plan: Plan,
+    dataset: Path,
+    run: Path,
+    cache: Path | None,
+    weights: Path | None,
+    vae: Path | None,
+) -> MotionData:
+    """What the network learns from; one that starts from nothing takes the latents' covariance over at once."""
     data = motion_data(plan, dataset, run, cache, vae)
     if weights is None:
         fit_prior(network.transformer, data.train)
-    return StudentTask(network, plan, data)
+    return data
